@@ -1,0 +1,63 @@
+"""gama: ask a sound what happened.
+
+>>> import gama
+>>> model = gama.load()
+>>> print(model.ask("clip.wav", "what happened?"))
+
+Importing this package costs nothing: every public name is loaded on first use. After ``import gama`` the Auto classes
+of transformers know the model type ``gama``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gama import _registration
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gama.errors import GamaError
+    from gama.inference.engine import Answer, Gama, load
+    from gama.model.configuration import GamaConfig
+    from gama.model.gama import GamaForConditionalGeneration
+    from gama.model.processing import GamaFeatureExtractor, GamaProcessor
+
+__all__ = [
+    "Answer",
+    "Gama",
+    "GamaConfig",
+    "GamaError",
+    "GamaFeatureExtractor",
+    "GamaForConditionalGeneration",
+    "GamaProcessor",
+    "__version__",
+    "load",
+]
+
+_HOME_OF = {
+    "Answer": "gama.inference.engine",
+    "Gama": "gama.inference.engine",
+    "GamaConfig": "gama.model.configuration",
+    "GamaError": "gama.errors",
+    "GamaFeatureExtractor": "gama.model.processing",
+    "GamaForConditionalGeneration": "gama.model.gama",
+    "GamaProcessor": "gama.model.processing",
+    "load": "gama.inference.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'gama' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
+
+
+_registration.install()

@@ -1,0 +1,1 @@
+"""Files that hold weights: the released names, the packaged model."""

@@ -1,0 +1,235 @@
+"""The released code's state dict -> GamaForConditionalGeneration, key by key.
+
+Every key is mapped, knowingly dropped with a reason, or an error; nothing is silent
+(the original loads with ``strict=False`` and discards the report).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gama.errors import CheckpointError
+from gama.model.configuration import GamaConfig
+from gama.model.gama import GamaForConditionalGeneration
+
+LORA_ALPHA = 16  # released scripts: r 8, alpha 16
+
+_ATTENTION = {
+    "self.query": "query",
+    "self.key": "key",
+    "self.value": "value",
+    "output.dense": "proj",
+    "output.LayerNorm": "norm",
+}
+_JOINT = 11  # ``blocks_u.0`` follows the eleven ``blocks_a``
+
+_BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+_LORA = re.compile(r"(model\.layers\..*_proj)\.lora_([AB])(?:\.default)?\.weight$")
+
+_DEAD: tuple[tuple[str, str], ...] = (
+    (r"model\.audio_encoder\.blocks_a\.\d+\.norm[12]_[av]\..*", "norm of another modality: multiplied by 0"),
+    (r"model\.audio_encoder\.blocks_u\.\d+\.norm[12](_v)?\..*", "norm of another modality: multiplied by 0"),
+    (r"model\.audio_aggregator_layer_[12]\.(intermediate|output)_query\..*", "never called in the released code"),
+)
+_DEAD_RELEASED: tuple[tuple[str, str], ...] = (
+    (r"model\.audio_aggregator_layer_[12]\.crossattention\..*", "computed and then dropped by the released code"),
+)
+
+_RULES: tuple[tuple[str, str], ...] = (
+    (r"model\.query_tokens", "audio_tower.qformer.query_tokens"),
+    (r"model\.(embed_tokens\.weight|norm\.weight|layers\..*)", r"language_model.model.\1"),
+    (r"lm_head\.weight", "language_model.lm_head.weight"),
+    (r"model\.audio_encoder\.modality_a", "audio_tower.encoder.modality"),
+    (r"model\.audio_encoder\.pos_embed_a", "audio_tower.encoder.position"),
+    (r"model\.audio_encoder\.patch_embed_a\.proj\.(\w+)", r"audio_tower.encoder.patches.proj.\1"),
+    (r"model\.audio_encoder\.blocks_a\.(\d+)\.(norm[12])\.(\w+)", r"audio_tower.encoder.layers.\1.\2.\3"),
+    (r"model\.audio_encoder\.blocks_a\.(\d+)\.(?:attn|mlp)\.(.+)", r"audio_tower.encoder.layers.\1.\2"),
+    (r"model\.audio_encoder\.blocks_u\.0\.(norm[12])_a\.(\w+)", rf"audio_tower.encoder.layers.{_JOINT}.\1.\2"),
+    (r"model\.audio_encoder\.blocks_u\.0\.(?:attn|mlp)\.(.+)", rf"audio_tower.encoder.layers.{_JOINT}.\1"),
+    (r"model\.audio_encoder\.norm_a\.(\w+)", r"audio_tower.encoder.norm.\1"),
+    (r"model\.audio_encoder\.norm_k\.(\w+)", r"audio_tower.encoder.tap_norms.0.\1"),
+    (r"model\.audio_encoder\.norm_j\.(\w+)", r"audio_tower.encoder.tap_norms.1.\1"),
+    (r"model\.qformer_proj_norm\.(\w+)", r"audio_tower.qformer.feature_norm.\1"),
+    (r"model\.Qformer\.bert\.embeddings\.LayerNorm\.(\w+)", r"audio_tower.qformer.norm.\1"),
+    (r"model\.audio_proj_qformer\.0\.(\w+)", r"audio_tower.qformer_projector.fc1.\1"),
+    (r"model\.audio_proj_qformer\.2\.(\w+)", r"audio_tower.qformer_projector.fc2.\1"),
+    (r"model\.audio_proj_audioenc\.0\.(\w+)", r"audio_tower.aggregator_projector.fc1.\1"),
+    (r"model\.audio_proj_audioenc\.2\.(\w+)", r"audio_tower.aggregator_projector.fc2.\1"),
+)
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """What became of every key of a checkpoint.
+
+    Attributes:
+        mapped: original key -> our name.
+        lora: (our module, "A" or "B") -> original key.
+        dropped: original key -> why it is not needed.
+        unknown: keys that belong to no known part.
+    """
+
+    mapped: dict[str, str] = field(default_factory=dict)
+    lora: dict[tuple[str, str], str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def canonical(key: str) -> str:
+    """The key without what PEFT puts in front (``base_model.model.``)."""
+    return key.removeprefix("base_model.model.")
+
+
+def our_name(key: str) -> str | None:
+    """Our name of a canonical original key; None where there is none."""
+    for pattern, replacement in _RULES:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(replacement)
+    return _bert_name(key)
+
+
+def _bert_name(key: str) -> str | None:
+    layer = re.fullmatch(r"model\.Qformer\.bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", key)
+    prefix, feed = "audio_tower.qformer.layers", "_query"
+    index = layer.group(1) if layer else ""
+    if layer is None:
+        layer = re.fullmatch(r"model\.audio_aggregator_layer_([12])\.(.+)\.(weight|bias)", key)
+        if layer is None:
+            return None
+        prefix, feed, index = "audio_tower.aggregator.layers", "", str(int(layer.group(1)) - 1)
+    part, kind = layer.group(2), layer.group(3)
+    feed_forward = {f"intermediate{feed}.dense": "fc1", f"output{feed}.dense": "fc2", f"output{feed}.LayerNorm": "norm"}
+    if part in feed_forward:
+        return f"{prefix}.{index}.feed_forward.{feed_forward[part]}.{kind}"
+    block, _, inner = part.partition(".")
+    ours = {"attention": "attention", "crossattention": "cross_attention"}.get(block)
+    return f"{prefix}.{index}.{ours}.{_ATTENTION[inner]}.{kind}" if ours and inner in _ATTENTION else None
+
+
+def account(keys: Iterable[str], config: GamaConfig) -> KeyReport:
+    """Say of every key where it goes."""
+    report = KeyReport()
+    dead = _DEAD + (_DEAD_RELEASED if config.aggregator == "released" else ())
+    for key in keys:
+        name = canonical(key)
+        lora = _LORA.fullmatch(name)
+        reason = next((why for pattern, why in dead if re.fullmatch(pattern, name)), None)
+        if _BUFFERS.fullmatch(name):
+            report.dropped[key] = "a constant that is computed"
+        elif lora:
+            report.lora[f"language_model.{lora.group(1)}", lora.group(2)] = key
+        elif reason:
+            report.dropped[key] = reason
+        elif ours := our_name(name):
+            report.mapped[key] = ours
+        else:
+            report.unknown.append(key)
+    return report
+
+
+def load_original(
+    state_dict: Mapping[str, Tensor],
+    config: GamaConfig | None = None,
+    *,
+    lora: Literal["apply", "merge"] = "apply",
+) -> GamaForConditionalGeneration:
+    """Build the model from a full state dict with the original's names.
+
+    Args:
+        state_dict: audio tower and language model, with or without LoRA; keys with or without
+            ``base_model.model.`` and ``.default``. The buffers ``inv_freq`` and ``position_ids`` may be absent.
+        config: the architecture; the released model where absent.
+        lora: ``apply`` keeps LoRA as PEFT layers (trainable, named ``default``); ``merge`` adds it to the weights.
+
+    Returns:
+        The model in evaluation mode, in the weights' own dtype.
+
+    Raises:
+        CheckpointError: for unknown, missing or doubled keys and for wrong shapes, naming them.
+    """
+    config = config or GamaConfig()
+    report = account(state_dict, config)
+    if report.unknown:
+        raise CheckpointError(
+            f"{len(report.unknown)} key(s) belong to no part of GAMA: {_some(report.unknown)}",
+            "is this another model's checkpoint?",
+        )
+    weights: dict[str, Tensor] = {}
+    for key, name in report.mapped.items():
+        if name in weights:
+            raise CheckpointError(f"two keys hold {name}; one is {key}")
+        weights[name] = state_dict[key]
+    pairs = _lora_pairs(state_dict, report)
+    _check_shapes(weights, pairs, config)
+    if lora == "merge":
+        for module, (a, b) in pairs.items():
+            base = weights[f"{module}.weight"]
+            delta = (b.float() @ a.float()) * (LORA_ALPHA / a.shape[0])
+            weights[f"{module}.weight"] = (base.float() + delta).to(base.dtype)
+    model = GamaForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights)
+    if pairs and lora == "apply":
+        _apply_lora(model, pairs)
+    model.eval()
+    return model
+
+
+def _lora_pairs(state_dict: Mapping[str, Tensor], report: KeyReport) -> dict[str, tuple[Tensor, Tensor]]:
+    modules = {module for module, _ in report.lora}
+    lone = [m for m in modules if (m, "A") not in report.lora or (m, "B") not in report.lora]
+    if lone:
+        raise CheckpointError(f"LoRA of {_some(sorted(lone))} lacks lora_A or lora_B")
+    return {m: (state_dict[report.lora[m, "A"]], state_dict[report.lora[m, "B"]]) for m in sorted(modules)}
+
+
+def _check_shapes(
+    weights: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]], config: GamaConfig
+) -> None:
+    with torch.device("meta"):
+        model = GamaForConditionalGeneration(config)
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    tied = set(model.all_tied_weights_keys)
+    missing = [n for n in expected if n not in weights and n not in tied]
+    surplus = [n for n in weights if n not in expected]
+    wrong = [
+        f"{n} is {tuple(t.shape)}, expected {expected[n]}"
+        for n, t in weights.items()
+        if n in expected and tuple(t.shape) != expected[n]
+    ]
+    for module, (a, b) in pairs.items():
+        shape = expected.get(f"{module}.weight")
+        if shape is None:
+            surplus.append(f"{module} (LoRA)")
+        elif (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
+            wrong.append(f"LoRA of {module} is {tuple(b.shape)} x {tuple(a.shape)}, expected {shape}")
+    if missing:
+        raise CheckpointError(f"{len(missing)} weight(s) are missing: {_some(missing)}")
+    if surplus:
+        raise CheckpointError(f"{len(surplus)} weight(s) fit no place in this configuration: {_some(surplus)}")
+    if wrong:
+        raise CheckpointError(f"{len(wrong)} weight(s) have another shape: {_some(wrong)}", "another base model?")
+
+
+def _apply_lora(model: GamaForConditionalGeneration, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    rank = next(iter(pairs.values()))[0].shape[0]
+    adapter = LoraConfig(r=rank, lora_alpha=LORA_ALPHA, lora_dropout=0.05, target_modules=list(pairs))
+    inject_adapter_in_model(adapter, model)
+    state = {f"{m}.lora_{p}.weight": t for m, ab in pairs.items() for p, t in zip("AB", ab, strict=True)}
+    result = set_peft_model_state_dict(model, state)
+    if result.unexpected_keys:
+        raise CheckpointError(f"LoRA keys found no place: {_some(result.unexpected_keys)}")
+    model.audio_tower.requires_grad_(True)
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,177 @@
+"""Items -> batches, one function for each training objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gama.data import augment
+from gama.data.dataset import Item
+from gama.data.packing import Example, PackedBatch, pack
+from gama.data.scenes.classes import CLASSES
+from gama.data.scenes.scene import Scene
+from gama.data.scenes.transcript import VOCABULARY, transcript
+from gama.prompt import TEMPLATES
+
+_INDEX = {c.label: i for i, c in enumerate(CLASSES)}
+_PATCH_SECONDS = 0.16  # one time patch: 16 frames of 10 ms
+
+
+def frame_labels(scene: Scene, patches: int) -> Tensor:
+    """Which class sounds in which time patch: (T, C) of 0 and 1."""
+    labels = torch.zeros(patches, len(CLASSES))
+    for event in scene.events:
+        first = int(event.start / _PATCH_SECONDS + 0.25)
+        last = max(first + 1, int(event.end / _PATCH_SECONDS + 0.75))
+        labels[first : min(patches, last), _INDEX[event.label]] = 1.0
+    return labels
+
+
+class TaggingCollator:
+    """Random crops with frame labels, some of them mixed: for the encoder's pre-training.
+
+    Args:
+        frames: length of a crop.
+        mixing: share of crops that another clip of the batch is added to.
+        augmentation: share of crops that are equalised, masked and made louder or softer.
+        seed: source of chance.
+    """
+
+    def __init__(self, *, frames: int = 512, mixing: float = 0.4, augmentation: float = 0.8, seed: int = 0) -> None:
+        self.frames = frames
+        self.mixing = mixing
+        self.augmentation = augmentation
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Items -> ``fbank`` (B, frames, 128), ``labels`` (B, frames / 16, C), ``first_patch`` of the crop."""
+        crops = [self._crop(item) for item in items]
+        order = self.rng.permutation(len(crops))
+        fbanks, labels = [], []
+        for (fbank, truth, frames), other in zip(crops, order, strict=True):
+            if self.rng.random() < self.mixing:
+                fbank = augment.mix(fbank, crops[other][0], min(frames, crops[other][2]), self.rng.uniform(-12, 12))
+                truth = torch.maximum(truth, crops[other][1])
+            fbanks.append(fbank)
+            labels.append(truth)
+        first = int(self.rng.integers(0, (1024 - self.frames) // 16 + 1))
+        return {"fbank": torch.stack(fbanks), "labels": torch.stack(labels), "first_patch": first}
+
+    def _crop(self, item: Item) -> tuple[Tensor, Tensor, int]:
+        assert item.fbank is not None and item.scene is not None
+        room = max(0, min(1024, item.frames) - self.frames)
+        start = int(self.rng.integers(0, room // 16 + 1)) * 16
+        fbank = item.fbank[start : start + self.frames].clone()
+        frames = max(1, min(self.frames, item.frames - start))
+        truth = frame_labels(item.scene, 64)[start // 16 : (start + self.frames) // 16]
+        if self.rng.random() < self.augmentation:
+            fbank = augment.gain(fbank, frames, self.rng.uniform(-10, 10))
+            fbank = augment.equalise(fbank, frames, self.rng)
+            fbank = augment.mask_bands(fbank, frames, self.rng)
+        return fbank, truth, frames
+
+
+class TranscriptIds:
+    """The 96 words of a scene as ids of the language model's tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.ids: dict[str, int] = {}
+        for word in VOCABULARY:
+            ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            if len(ids) != 1:
+                raise ValueError(f"{word!r} is {len(ids)} tokens; the tokenizer must hold it as one")
+            self.ids[word] = ids[0]
+
+    def __call__(self, scene: Scene) -> list[int]:
+        return [self.ids[word] for word in transcript(scene)]
+
+
+class NamingCollator:
+    """Clips with the word that each soft token should name: for aligning the tower with the language model."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.transcript = TranscriptIds(tokenizer)
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Items -> ``audio_values`` (B, 1024, 128) and ``words`` (B, 96)."""
+        words = [self.transcript(item.scene) for item in items if item.scene is not None]
+        return {"audio_values": _stack(items), "words": torch.tensor(words)}
+
+
+class AnswerCollator:
+    """Packed questions behind each clip's placeholders, or behind its transcript where there is no sound.
+
+    Args:
+        processor: the model's.
+        train_on_inputs: whether questions are targets too.
+        key_weight: how much more the words count that decide whether an answer is right.
+        transcripts: put the scene's words where the prefix would be (text pre-training).
+        naming: also give the words that each soft token should name.
+        max_answer: longest question and answer together, in tokens.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        train_on_inputs: bool = False,
+        key_weight: float = 1.0,
+        transcripts: bool = False,
+        naming: bool = False,
+        max_answer: int = 108,
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.train_on_inputs = train_on_inputs
+        self.key_weight = key_weight
+        self.transcripts = transcripts
+        self.naming = naming
+        self.max_answer = max_answer
+        self.template = TEMPLATES[processor.template].question
+        self.transcript = TranscriptIds(self.tokenizer) if transcripts or naming else None
+        self.decisive = self._decisive_ids() if key_weight != 1.0 else frozenset()
+        self.ids = lru_cache(maxsize=50_000)(self._ids)
+        self.bos = self.tokenizer("", add_special_tokens=True)["input_ids"][:1]
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Items -> a :class:`PackedBatch` as a dict, with ``audio_values`` and ``words`` where they apply."""
+        words = [self.transcript(i.scene) for i in items if i.scene] if self.transcript else []
+        if self.transcripts:
+            prefixes = [w + self.bos for w in words]
+        else:
+            clip = [self.processor.audio_token_id] * self.processor.num_audio_tokens
+            prefixes = [clip + self.bos for _ in items]
+        examples = [[self.example(q.instruction, q.output) for q in item.questions] for item in items]
+        batch: PackedBatch = pack(
+            prefixes, examples, pad_id=self.tokenizer.pad_token_id or 0, train_on_inputs=self.train_on_inputs
+        )
+        data: dict[str, Any] = dict(vars(batch))
+        if not self.transcripts:
+            data["audio_values"] = _stack(items)
+        if self.naming:
+            data["words"] = torch.tensor(words)
+        return data
+
+    def example(self, instruction: str, output: str) -> Example:
+        """A question and answer as ids, cut to ``max_answer`` as the original cuts to ``cutoff_len``."""
+        prompt = list(self.ids(self.template.replace("{instruction}", instruction)))
+        answer = [*self.ids(output), self.tokenizer.eos_token_id][: max(1, self.max_answer - len(prompt))]
+        weights = [self.key_weight if i in self.decisive else 1.0 for i in answer]
+        return Example(prompt, answer, weights)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _decisive_ids(self) -> frozenset[int]:
+        words = {*VOCABULARY, "yes", "no"}
+        vocabulary = self.tokenizer.get_vocab()
+        return frozenset(i for t, i in vocabulary.items() if t.lstrip("Ġ").lower() in words)
+
+
+def _stack(items: Sequence[Item]) -> Tensor:
+    return torch.stack([item.fbank for item in items if item.fbank is not None])

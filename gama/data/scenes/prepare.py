@@ -1,0 +1,146 @@
+"""Writes composed scenes to disk: FLAC files and one manifest with questions, true answers and the exact truth."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from gama.data.scenes.compose import compose
+from gama.data.scenes.questions import ask
+from gama.data.scenes.synth_blocks import RATE, Samples
+from gama.data.scenes.takes import RealTakes
+from gama.errors import GamaError, ManifestError
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to write any scene of a set."""
+
+    out: Path
+    seed: int
+    real: Path | None
+    folds: tuple[int, ...] | None
+    questions: int
+    real_share: float
+
+
+def write_scenes(
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    real: Path | None = None,
+    folds: tuple[int, ...] | None = None,
+    questions: int = 1,
+    real_share: float = 0.6,
+    progress: Callable[[int], None] | None = None,
+    workers: int = 1,
+) -> Path:
+    """Writes ``count`` scenes to ``out/audio/000000.flac`` ... and their rows to ``out/manifest.json``.
+
+    Every row has ``audio_id`` (relative to the manifest), ``instruction``, ``input``, ``output``, ``dataset``
+    (``scenes``), ``task``, the truth (``events``, ``duration``, ``noise``) and ``check``: what decides whether an
+    answer is right, the further fields of :class:`gama.data.scenes.answers.QA`. Scene i depends on ``seed`` and i
+    alone, not on ``count`` or ``workers``.
+
+    Args:
+        out: a new or empty folder, or one where an earlier call was interrupted.
+        count: how many scenes.
+        seed: of everything random.
+        real: manifest of real recordings to mix in; None for procedural sounds alone.
+        folds: use only recordings of these folds and those without a fold.
+        questions: rows for each scene.
+        real_share: share of the sounds that are real where there are recordings enough.
+        progress: called with how many scenes were finished since its last call.
+        workers: processes.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ManifestError: when ``out`` holds anything else, or ``real`` cannot be used.
+    """
+    if count < 1 or questions < 1 or workers < 1 or seed < 0:
+        given = f"count {count}, questions {questions}, workers {workers}, seed {seed}"
+        raise GamaError(f"{given} were given; at least 1, 1, 1 and 0 were expected")
+    _check_folder(out)
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    job = _Job(out, seed, real, folds, questions, real_share)
+    manifest = out / "manifest.json"
+    partial = out / "manifest.json.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        before = "["
+        for rows in _written(job, count, workers):
+            for row in rows:
+                file.write(f"{before}\n{json.dumps(row, ensure_ascii=False)}")
+                before = ","
+            if progress is not None:
+                progress(1)
+        file.write("\n]\n")
+    os.replace(partial, manifest)
+    return manifest
+
+
+def _check_folder(out: Path) -> None:
+    if (out / "manifest.json").exists():
+        raise ManifestError(f"{out} holds a manifest already", "choose another folder or remove this one")
+    if out.exists() and (strangers := sorted({p.name for p in out.iterdir()} - {"audio", "manifest.json.partial"})):
+        raise ManifestError(f"{out} is not empty: it holds {strangers[0]}", "choose a new folder for the scenes")
+
+
+def _written(job: _Job, count: int, workers: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows of every scene in order, its clip written."""
+    if workers == 1:
+        takes = _takes(job)
+        for index in range(count):
+            yield _write(job, takes, index)
+        return
+    # spawned, not forked: the caller may hold threads (torch), which do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
+        yield from pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
+
+
+def _takes(job: _Job) -> RealTakes | None:
+    return RealTakes.from_manifest(job.real, folds=job.folds) if job.real is not None else None
+
+
+_HERE: dict[str, Any] = {}
+
+
+def _start(job: _Job) -> None:
+    """Decodes the recordings once in every worker."""
+    _HERE["job"], _HERE["takes"] = job, _takes(job)
+
+
+def _write_here(index: int) -> list[dict[str, Any]]:
+    return _write(_HERE["job"], _HERE["takes"], index)
+
+
+def _write(job: _Job, takes: RealTakes | None, index: int) -> list[dict[str, Any]]:
+    samples, scene = compose(np.random.default_rng([job.seed, index]), takes=takes, real_share=job.real_share)
+    name = f"audio/{index:06d}.flac"
+    _save(job.out / name, samples[: round(scene.duration * RATE)])
+    rows = []
+    for qa in ask(scene, np.random.default_rng([job.seed, index, 1]), job.questions):
+        check = asdict(qa)
+        row = {"audio_id": name, "instruction": check.pop("instruction"), "input": "", "output": check.pop("output")}
+        row |= {"dataset": "scenes", "task": check.pop("task"), **scene.to_row(), "check": check}
+        rows.append(row)
+    return rows
+
+
+def _save(path: Path, samples: Samples) -> None:
+    """16-bit FLAC, complete under its name or absent."""
+    partial = path.with_suffix(".partial")
+    soundfile.write(partial, samples, RATE, format="FLAC", subtype="PCM_16")
+    os.replace(partial, path)

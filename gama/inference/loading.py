@@ -1,0 +1,114 @@
+"""A folder becomes a model on a device, in a precision; every key accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gama.bitsandbytes_import import import_bitsandbytes
+from gama.checkpoints.bundled import model_folder
+from gama.errors import CheckpointError, DeviceError, GamaError
+from gama.model.gama import GamaForConditionalGeneration
+from gama.model.processing import GamaProcessor
+from gama.quiet import quiet_loading
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_COMPLAINTS = {
+    "missing_keys": "lacks",
+    "unexpected_keys": "holds unknown",
+    "mismatched_keys": "has other shapes for",
+}
+_QUANTIZATIONS = ("none", "8bit", "4bit")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        DeviceError: for a device this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device is called {name!r}", "give auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cpu":
+        return device
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) < count:
+            return device
+        raise DeviceError(f"device {name!r} is not available: PyTorch sees {count} CUDA device(s)", "--device cpu")
+    if device.type == "mps" and torch.backends.mps.is_available():
+        return device
+    raise DeviceError(f"device {name!r} is not available here", "--device cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of that name; ``auto`` is float32 on a CPU and bfloat16 elsewhere."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in _DTYPES:
+        raise GamaError(f"no precision is called {name!r}", f"give auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def quantization_config(quant: str, dtype: torch.dtype) -> Any:
+    """What transformers needs to quantize the language model alone while loading; None for ``none``."""
+    if quant not in _QUANTIZATIONS:
+        raise GamaError(f"no quantization is called {quant!r}", f"give {', '.join(_QUANTIZATIONS)}")
+    if quant == "none":
+        return None
+    import_bitsandbytes()
+    from transformers import BitsAndBytesConfig
+
+    skip = ["audio_tower", "lm_head"]
+    if quant == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skip,
+    )
+
+
+def load_model(
+    name_or_dir: str | Path | None, *, quant: str, device: str, dtype: str
+) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
+    """See :func:`gama.inference.engine.load`."""
+    folder = model_folder(name_or_dir)
+    target = pick_device(device)
+    precision = pick_dtype(dtype, target)
+    quantized = quantization_config(quant, precision)
+    extra: dict[str, Any] = {} if quantized is None else {"quantization_config": quantized}
+    quiet_loading()
+    try:
+        model, info = GamaForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=precision,
+            device_map={"": target} if quantized is not None or target.type != "cpu" else None,
+            local_files_only=True,
+            output_loading_info=True,
+            **extra,
+        )
+        processor = GamaProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder}: the model cannot be loaded: {reason}") from error
+    _check(info, folder)
+    model.eval()
+    return model, processor
+
+
+def _check(info: dict[str, Any], folder: Path) -> None:
+    """Every key of the checkpoint has its place and every weight its key."""
+    for kind, what in _COMPLAINTS.items():
+        names = sorted(str(n) for n in info.get(kind) or ())
+        if names:
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise CheckpointError(f"{folder}: the checkpoint {what} {len(names)} weight(s): {some}")

@@ -1,0 +1,143 @@
+"""CAV-MAE audio encoder: fbank (B, 1024, 128) -> patches -> 12 transformer layers (original: ``cavmae.py``)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gama.model.configuration import GamaEncoderConfig
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder heard.
+
+    Attributes:
+        last: (B, F*T, D) normalised features of the last layer, frequency-major (token = f * T + t).
+        taps: the tapped layers' features, each (B, F*T, D) and normalised; empty unless asked for.
+    """
+
+    last: Tensor
+    taps: tuple[Tensor, ...]
+
+
+class LinearPatches(nn.Module):
+    """One convolution per square patch, as in ViT: (B, 1, 128, 1024) -> (B, D, 8, 64)."""
+
+    def __init__(self, config: GamaEncoderConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, config.hidden_size, config.patch_size, stride=config.patch_size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image)
+
+
+class ConvStem(nn.Module):
+    """A small stack of convolutions to the same grid: each stage halves both sides.
+
+    With little data and compute it hears far more than linear patches do.
+    """
+
+    def __init__(self, config: GamaEncoderConfig) -> None:
+        super().__init__()
+        widths = [1, *config.stem_channels, config.hidden_size]
+        stages = len(widths) - 1
+        if 2**stages != config.patch_size:
+            raise ValueError(
+                f"a conv stem of {stages} stages makes patches of {2**stages}, "
+                f"patch_size is {config.patch_size}: give {config.patch_size.bit_length() - 2} stem_channels"
+            )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], 5 if i == 0 else 3, stride=2, padding=2 if i == 0 else 1, bias=False)
+            for i in range(stages)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.contiguous(memory_format=torch.channels_last)
+        last = len(self.convs) - 1
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = norm(conv(x))
+            x = x if index == last else F.relu(x)
+        return x
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm transformer layer (timm's ViT block): (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: GamaEncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.dropout = config.dropout
+        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(width, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + F.dropout(self._attend(self.norm1(x)), self.dropout, self.training)
+        return x + F.dropout(self.fc2(F.gelu(self.fc1(self.norm2(x)))), self.dropout, self.training)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        heard = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(heard.transpose(1, 2).reshape(batch, length, width))
+
+
+class GamaEncoder(nn.Module):
+    """The audio encoder with its taps.
+
+    The released model: 11 layers of its own plus the joint layer called with the audio norms, no class token,
+    LayerNorm epsilon 1e-5.
+    """
+
+    def __init__(self, config: GamaEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        frequency, time = config.grid
+        self.patches = ConvStem(config) if config.stem == "conv" else LinearPatches(config)
+        self.position = nn.Parameter(torch.zeros(1, frequency * time, config.hidden_size))
+        self.modality = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.tap_norms = nn.ModuleList(nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.taps)
+
+    def forward(self, fbank: Tensor, *, taps: bool = False, first_patch: int = 0) -> EncoderOutput:
+        """Encode.
+
+        Args:
+            fbank: (B, 1024, 128) normalised log-mel, or fewer frames (a multiple of the patch size): a crop.
+            taps: whether to return the tapped layers too.
+            first_patch: the time patch at which a crop begins.
+
+        Returns:
+            ``last`` (B, F*T, D) and the taps in the configured order.
+        """
+        image = fbank.transpose(1, 2).unsqueeze(1).to(self.position.dtype)
+        grid = self.patches(image)
+        x = grid.flatten(2).transpose(1, 2) + self._positions(first_patch, grid.shape[-1]) + self.modality
+        tapped: dict[int, Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if taps and index in self.config.taps:
+                tapped[index] = x
+        outputs = tuple(norm(tapped[i]) for norm, i in zip(self.tap_norms, self.config.taps, strict=True) if taps)
+        return EncoderOutput(self.norm(x), outputs)
+
+    def _positions(self, first: int, time: int) -> Tensor:
+        frequency, full = self.config.grid
+        if time == full:
+            return self.position
+        return self.position.view(1, frequency, full, -1)[:, :, first : first + time].flatten(1, 2)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Mean over frequency, divided by ``feature_divisor``: (B, F*T, D) -> (B, T, D)."""
+        frequency = self.config.grid[0]
+        grid = features.view(features.shape[0], frequency, -1, features.shape[-1])
+        return grid.mean(dim=1) / self.config.feature_divisor

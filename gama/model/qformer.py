@@ -1,0 +1,54 @@
+"""Audio Q-Former: query tokens read the pooled features by cross-attention (original: ``Qformer.py``)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gama.model.attention import Attention, FeedForward
+from gama.model.configuration import GamaQFormerConfig
+
+
+class QFormerLayer(nn.Module):
+    """BERT layer; cross-attention to the audio in every ``cross_attention_frequency``-th layer, from the first."""
+
+    def __init__(self, config: GamaQFormerConfig, context_width: int, index: int) -> None:
+        super().__init__()
+        crosses = index % config.cross_attention_frequency == 0
+        self.attention = Attention(config)
+        self.cross_attention = Attention(config, context_width) if crosses else None
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, queries: Tensor, features: Tensor) -> Tensor:
+        """queries (B, Q, D), features (B, T, C) -> (B, Q, D)."""
+        queries = self.attention(queries)
+        if self.cross_attention is not None:
+            queries = self.cross_attention(queries, features)
+        return self.feed_forward(queries)
+
+
+class GamaQFormer(nn.Module):
+    """Learned query tokens and the layers that let them read the audio.
+
+    Args:
+        config: sizes.
+        context_width: width of the pooled features.
+        context_eps: epsilon of the LayerNorm over the pooled features (``qformer_proj_norm``).
+    """
+
+    def __init__(self, config: GamaQFormerConfig, context_width: int, context_eps: float) -> None:
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.hidden_size))
+        self.feature_norm = nn.LayerNorm(context_width, eps=context_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(
+            QFormerLayer(config, context_width, index) for index in range(config.num_hidden_layers)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pooled features (B, T, C) -> (B, Q, D)."""
+        features = self.feature_norm(features)
+        queries = self.norm(self.query_tokens).expand(features.shape[0], -1, -1)
+        for layer in self.layers:
+            queries = layer(queries, features)
+        return queries

@@ -1,0 +1,164 @@
+"""Templates and chat turns -> a prompt of clips, text and special tokens. No torch, no transformers.
+
+The released prompt (original: ``templates/alpaca_short.json``) puts the clip's prefix before everything, the
+beginning-of-sequence token included: ``[clip] <s> ### Instruction: … ### Response:``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gama.errors import PromptError
+
+AUDIO_PLACEHOLDER = "<audio>"
+SILENCE_NOTE = "(The recording is digitally silent.)"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Where a clip's prefix goes."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text to tokenise.
+
+    Attributes:
+        text: the text.
+        special: whether control tokens written in it (``<|im_end|>``) are meant; never for what a user typed.
+    """
+
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A special token by its role: beginning or end of sequence."""
+
+    role: Literal["bos", "eos"]
+
+
+Segment = Clip | Text | Mark
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation: who speaks, how many clips come with it, and the words."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    clips: int = 0
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a turn is written.
+
+    Attributes:
+        question: format with ``{instruction}``; the answer follows directly.
+        system: format with ``{system}`` put before the first question.
+        between: what stands between an answer and the next question.
+    """
+
+    question: str
+    system: str = "{system}\n\n"
+    between: str = "\n\n"
+
+
+TEMPLATES: dict[str, Template] = {
+    "gama": Template("### Instruction:\n{instruction}\n\n### Response:\n"),
+    "alpaca": Template(
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+    ),
+    "plain": Template("{instruction}\n"),
+}
+"""Known templates; ``gama`` is the released one (alpaca_short)."""
+
+
+def template_named(name: str) -> Template:
+    """The template of that name.
+
+    Raises:
+        PromptError: for an unknown name, listing the known ones.
+    """
+    if name not in TEMPLATES:
+        raise PromptError(f"unknown template {name!r}", f"known: {', '.join(sorted(TEMPLATES))}")
+    return TEMPLATES[name]
+
+
+def instruction(question: str, *, input: str = "", silent: bool = False) -> str:
+    """The instruction of one question.
+
+    Args:
+        question: what is asked.
+        input: further text of a manifest row, appended as the original does.
+        silent: whether the clip holds no sound at all; the model is told.
+
+    Raises:
+        PromptError: for an empty question.
+    """
+    if not question.strip():
+        raise PromptError("the question is empty", "ask something, for example: what happened?")
+    parts = [question.strip()]
+    if input:
+        parts.append(f"\n\n### Input:\n{input}")
+    if silent:
+        parts.append(f" {SILENCE_NOTE}")
+    return "".join(parts)
+
+
+def render(turns: Sequence[Turn], template: str = "gama") -> list[Segment]:
+    """Turns -> segments, ready for the answer to follow.
+
+    Clips of the first question come before the beginning of the text; clips of a later one right before its
+    question. Answers end with the end-of-sequence token.
+
+    Raises:
+        PromptError: when there is no question, or roles do not alternate.
+    """
+    form = template_named(template)
+    segments: list[Segment] = []
+    system = ""
+    begun = False
+    expected = "user"
+    for turn in turns:
+        if turn.role == "system" and not begun:
+            system = form.system.format(system=turn.text)
+            continue
+        if turn.role != expected:
+            raise PromptError(f"a turn of {turn.role!r} where one of {expected!r} is expected")
+        if turn.role == "assistant":
+            segments += [Text(turn.text), Mark("eos")]
+            expected = "user"
+            continue
+        if begun:
+            segments.append(Text(form.between))
+        segments += [Clip()] * turn.clips
+        if not begun:
+            segments.append(Mark("bos"))
+        segments.append(Text(system + form.question.replace("{instruction}", turn.text)))
+        system, begun, expected = "", True, "assistant"
+    if not begun:
+        raise PromptError("the conversation holds no question")
+    return join_text(segments)
+
+
+def join_text(segments: Sequence[Segment]) -> list[Segment]:
+    """Merge neighbouring texts of one kind, so that a tokenizer sees them whole."""
+    joined: list[Segment] = []
+    for segment in segments:
+        last = joined[-1] if joined else None
+        if isinstance(segment, Text) and isinstance(last, Text) and segment.special == last.special:
+            joined[-1] = Text(last.text + segment.text, segment.special)
+        else:
+            joined.append(segment)
+    return joined
+
+
+def plain(segments: Sequence[Segment]) -> str:
+    """The prompt as a person reads it, one placeholder a clip."""
+    return "".join(AUDIO_PLACEHOLDER if isinstance(s, Clip) else s.text for s in segments if not isinstance(s, Mark))

@@ -1,0 +1,25 @@
+"""Text that came from outside, made safe to show on a terminal."""
+
+from __future__ import annotations
+
+import re
+
+# C0, DEL and C1 controls; Arabic letter mark, directional marks, embeddings and isolates; line and paragraph
+# separators; byte order mark and interlinear marks; surrogates, in which Python carries undecodable file name bytes.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Escape what would move the cursor, colour, reorder or break a line.
+
+    Controls become ``\xNN`` (undecodable file name bytes too) or ``\uNNNN``; all other Unicode is left alone.
+    """
+    return _CONTROLS.sub(lambda match: _escape(ord(match.group())), text)
+
+
+def _escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"

@@ -1,0 +1,150 @@
+"""What a stage minimises: one module an objective, each around the whole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gama.data.scenes.classes import CLASSES
+from gama.model.gama import IGNORED, GamaForConditionalGeneration
+
+_SUMMARY = 32  # soft tokens of the Q-Former, which name what a scene is as a whole
+_COMMON_WEIGHT = 0.25  # weight of the words that fill most of a timeline
+
+
+class TrainingObjective(nn.Module):
+    """A model and the heads that it needs only while training.
+
+    Args:
+        gama: the model.
+        learns_statistics: whether batch-norm statistics move; only where batches are large and mixed.
+    """
+
+    def __init__(self, gama: GamaForConditionalGeneration, *, learns_statistics: bool = False) -> None:
+        super().__init__()
+        self.gama = gama
+        self.learns_statistics = learns_statistics
+
+    def train(self, mode: bool = True) -> TrainingObjective:
+        super().train(mode)
+        if not self.learns_statistics:
+            for module in self.gama.audio_tower.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+class Tagging(TrainingObjective):
+    """Name the classes in every time patch and in the whole crop, by logistic losses (as AST and CAV-MAE)."""
+
+    def __init__(self, gama: GamaForConditionalGeneration) -> None:
+        super().__init__(gama, learns_statistics=True)
+        width = gama.config.encoder_config.hidden_size
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, len(CLASSES))
+        nn.init.constant_(self.head.bias, -4.0)
+
+    def forward(self, fbank: Tensor, labels: Tensor, first_patch: int = 0) -> dict[str, Tensor]:
+        """fbank (B, frames, 128), labels (B, T, C) -> loss, and ``logits`` (B, T, C)."""
+        encoder = self.gama.audio_tower.encoder
+        features = encoder.pool(encoder(fbank, first_patch=first_patch).last)
+        logits = self.head(self.norm(features)).float()
+        whole = torch.logsumexp(logits, dim=1) - torch.log(torch.tensor(float(logits.shape[1])))
+        frame_loss = F.binary_cross_entropy_with_logits(logits, labels)
+        clip_loss = F.binary_cross_entropy_with_logits(whole + 1.0, labels.amax(dim=1))
+        return {"loss": 10.0 * frame_loss + 10.0 * clip_loss, "logits": logits}
+
+
+class Naming(nn.Module):
+    """Each soft token names its word: softmax over the language model's own embeddings.
+
+    The prefix is pulled towards the embeddings themselves, so that the language model can read it at once.
+    """
+
+    def __init__(self, gama: GamaForConditionalGeneration, common: Tensor) -> None:
+        super().__init__()
+        embeddings = gama.get_input_embeddings().weight
+        self.log_scale = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("common", common, persistent=False)
+        self.typical = float(embeddings.detach().square().mean())
+
+    def forward(self, prefix: Tensor, words: Tensor, embeddings: Tensor) -> Tensor:
+        """prefix (B, 96, D), words (B, 96), embeddings (V, D) -> loss."""
+        logits = prefix.float() @ embeddings.float().T * (self.log_scale.exp() / self.typical / prefix.shape[-1] ** 0.5)
+        each = F.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="none").view(words.shape)
+        weight = torch.where(torch.isin(words, self.common), _COMMON_WEIGHT, 1.0)
+        weight = weight / weight.mean()
+        loss = (each * weight)[:, :_SUMMARY].mean() + (each * weight)[:, _SUMMARY:].mean()
+        pull = (prefix.float() - embeddings[words].float()).square().mean() / self.typical
+        return loss + 0.1 * pull
+
+
+class NamingObjective(TrainingObjective):
+    """Alignment of the tower with the language model's words, the language model itself frozen."""
+
+    def __init__(self, gama: GamaForConditionalGeneration, common: Tensor) -> None:
+        super().__init__(gama)
+        self.naming = Naming(gama, common)
+
+    def forward(self, audio_values: Tensor, words: Tensor) -> dict[str, Tensor]:
+        prefix = self.gama.get_audio_features(audio_values)
+        return {"loss": self.naming(prefix, words, self.gama.get_input_embeddings().weight)}
+
+
+class Answering(TrainingObjective):
+    """Cross-entropy of the answers behind a clip's prefix, or behind its words where there is no sound.
+
+    Args:
+        gama: the model.
+        naming_weight: weight of the naming loss beside the answers'; 0 for none.
+        common: ids of the most frequent words, for the naming loss.
+    """
+
+    def __init__(self, gama: GamaForConditionalGeneration, naming_weight: float, common: Tensor) -> None:
+        super().__init__(gama)
+        self.naming_weight = naming_weight
+        self.naming = Naming(gama, common) if naming_weight else None
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor,
+        audio_values: Tensor | None = None,
+        words: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        prefix = None if audio_values is None else self.gama.get_audio_features(audio_values)
+        logits = self.gama(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            audio_features=prefix,
+            use_cache=False,
+        ).logits
+        loss = weighted_cross_entropy(logits, labels, weights)
+        if self.naming is not None and prefix is not None and words is not None:
+            loss = loss + self.naming_weight * self.naming(prefix, words, self.gama.get_input_embeddings().weight)
+        return {"loss": loss}
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Mean over targets of the weighted cross-entropy: logits (B, T, V), labels and weights (B, T)."""
+    targets, weight = labels[:, 1:], weights[:, 1:]
+    kept = targets != IGNORED
+    each = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="none")
+    return (each * weight[kept]).sum() / weight[kept].sum()
+
+
+def describe(objective: TrainingObjective) -> dict[str, Any]:
+    """Trainable and frozen parameters by part of the model: the ledger of a stage."""
+    ledger: dict[str, Any] = {}
+    for name, parameter in objective.gama.named_parameters():
+        part = ".".join(name.split(".")[:2]) if name.startswith("audio_tower") else name.split(".")[0]
+        entry = ledger.setdefault(part, {"trainable": 0, "frozen": 0})
+        entry["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
+    return ledger

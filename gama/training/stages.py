@@ -1,0 +1,125 @@
+"""What each part of a stage's model is, which of them learn, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gama.errors import RecipeError
+from gama.model.configuration import GamaConfig
+from gama.model.gama import GamaForConditionalGeneration
+from gama.model.processing import GamaFeatureExtractor, GamaProcessor
+from gama.training.recipe import Lora, Recipe
+
+TOKENIZER_SEED = 7
+TOKENIZER_TEXTS = 20_000
+
+
+def parts_of(gama: GamaForConditionalGeneration) -> dict[str, list[nn.Module]]:
+    """The modules of each part a recipe can name."""
+    tower = gama.audio_tower
+    return {
+        "encoder": [tower.encoder],
+        "aggregator": [tower.aggregator],
+        "qformer": [tower.qformer],
+        "projectors": [tower.qformer_projector, tower.aggregator_projector],
+        "language_model": [gama.language_model],
+    }
+
+
+def set_trainable(gama: GamaForConditionalGeneration, names: Iterable[str]) -> None:
+    """Let the named parts learn and freeze the rest, LoRA excepted."""
+    gama.requires_grad_(False)
+    parts = parts_of(gama)
+    for name in names:
+        for module in parts[name]:
+            module.requires_grad_(True)
+    if gama.config.aggregator == "released":
+        gama.audio_tower.encoder.tap_norms.requires_grad_(False)  # read by nothing in this form
+    for name, parameter in gama.named_parameters():
+        if ".lora_" in name:
+            parameter.requires_grad_(True)
+
+
+def add_lora(gama: GamaForConditionalGeneration, lora: Lora) -> None:
+    """Put fresh adapters into the language model (peft)."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    suffixes = tuple(lora.target_modules)
+    targets = [n for n, m in gama.language_model.named_modules() if isinstance(m, nn.Linear) and n.endswith(suffixes)]
+    if not targets:
+        raise RecipeError(f"lora.target_modules {list(suffixes)} name no layer of the language model")
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    inject_adapter_in_model(config, gama.language_model)
+
+
+def merge_lora(gama: GamaForConditionalGeneration) -> None:
+    """Add the adapters to the weights and take them out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(gama.language_model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, leaf = name.rpartition(".")
+            setattr(gama.language_model.get_submodule(parent), leaf, module.get_base_layer())
+
+
+def start(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
+    """The model a stage begins with.
+
+    Args:
+        recipe: the stage.
+        parents: folder of the model that ``audio_tower`` and ``language_model`` each come from; empty to start from
+            nothing with ``recipe.model``.
+    """
+    if not parents:
+        return from_nothing(recipe.model, int(recipe.training.get("seed", 42)))
+    source = parents["language_model"]
+    gama = GamaForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    processor = GamaProcessor.from_pretrained(source)
+    tower = parents["audio_tower"]
+    if tower != source:
+        other = GamaForConditionalGeneration.from_pretrained(tower, dtype=torch.float32)
+        gama.audio_tower.load_state_dict(other.audio_tower.state_dict(), strict=True)
+        gama.config.lineage = other.config.lineage + gama.config.lineage
+    return gama, processor
+
+
+def from_nothing(model: Mapping[str, Any], seed: int) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
+    """A model of random weights and a tokenizer trained on the words of scenes."""
+    import tempfile
+
+    from transformers import AutoTokenizer
+
+    from gama.data.tokenizer import corpus, train_tokenizer
+
+    vocabulary = int(model["text_config"]["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(corpus(TOKENIZER_SEED, TOKENIZER_TEXTS), vocab_size=vocabulary, out=Path(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(seed)
+    config = GamaConfig(**{**model, "audio_token_id": tokenizer.convert_tokens_to_ids("<audio>")})
+    gama = GamaForConditionalGeneration(config)
+    extractor = GamaFeatureExtractor(
+        feature_size=config.encoder_config.num_mel_bins, num_frames=config.encoder_config.num_frames
+    )
+    processor = GamaProcessor(
+        extractor, tokenizer, audio_token_id=config.audio_token_id, num_audio_tokens=config.num_audio_tokens
+    )
+    return gama, processor
+
+
+def match_heads(gama: GamaForConditionalGeneration) -> None:
+    """Start half of each layer's attention heads with equal query and key weights.
+
+    Such heads look for what they see, which is how the look-up of a word in the prefix begins.
+    """
+    for layer in gama.language_model.get_decoder().layers:
+        attention = layer.self_attn
+        half = attention.q_proj.weight.shape[0] // 2
+        with torch.no_grad():
+            attention.k_proj.weight[:half] = attention.q_proj.weight[:half]

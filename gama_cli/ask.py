@@ -1,0 +1,195 @@
+"""``gama ask``: a question about one clip, about each of many, or about several together."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gama.errors import GamaError, PromptError
+from gama_cli import console
+from gama_cli.options import generation_options, json_option, model_options, span_options
+
+if TYPE_CHECKING:
+    from gama.audio import Waveform
+    from gama.inference.engine import Answer, Gama
+
+
+def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    if value == "mix":
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'mix' nor a channel number such as 0.", ctx, param)
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("words", nargs=-1, metavar="CLIP… QUESTION")
+@click.option("--together", is_flag=True, help="One question about all clips at once, in one prompt.")
+@click.option("--text-only", is_flag=True, help="Ask the language model without any clip.")
+@click.option(
+    "--channel",
+    default="mix",
+    show_default=True,
+    metavar="mix|N",
+    callback=_channel,
+    help="Mix all channels, or hear one (the released code hears 0).",
+)
+@span_options
+@model_options
+@generation_options
+@json_option
+def ask(words: tuple[str, ...], together: bool, text_only: bool, as_json: bool, **options: Any) -> None:
+    """Ask QUESTION about each CLIP and print the answers; "-" reads a clip from stdin.
+
+    A clip longer than 10.24 s is heard in windows, and each line of the answer says which span it is about.
+
+    \b
+    Examples:
+      gama ask clip.wav "what happened?"
+      gama ask *.flac "is there a dog?" --json
+      gama ask before.wav after.wav "which is louder?" --together
+      cat clip.ogg | gama ask - "describe the audio"
+      gama ask long.mp3 "what is heard?" --from 60 --to 90
+    """
+    clips, question = _split(words, text_only)
+    if not question.strip():
+        raise PromptError("the question is empty", "ask something, for example: what happened?")
+    session = _Session(question, options)
+    if text_only:
+        session.put(None, None, as_json, named=False)
+    elif together:
+        session.put(" + ".join(clips), [session.read(clip) for clip in clips], as_json, named=False)
+    else:
+        failed = [clip for clip in clips if not session.try_one(clip, as_json, named=len(clips) > 1)]
+        if failed:
+            raise SystemExit(1)
+
+
+def _split(words: tuple[str, ...], text_only: bool) -> tuple[tuple[str, ...], str]:
+    """Clips and question; what cannot be told apart is a usage error."""
+    if not words:
+        raise click.UsageError("give a clip and a question")
+    *clips, question = words
+    if question == "-" or os.path.exists(question):
+        raise click.UsageError(f"no question: the last argument, {question!r}, is a clip")
+    if text_only and clips:
+        raise click.UsageError("--text-only takes a question and no clip")
+    if not clips and not text_only:
+        raise click.UsageError(f"no clip: {question!r} is taken for the question (--text-only asks without a clip)")
+    if clips.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read once only")
+    return tuple(clips), question
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One question with its options; the model is loaded when the first clip has been read."""
+
+    question: str
+    options: dict[str, Any]
+
+    @cached_property
+    def gama(self) -> Gama:
+        from gama.inference.engine import load
+
+        return load(**{k: self.options[v] for k, v in _LOADING.items()})
+
+    def read(self, clip: str) -> Waveform:
+        from gama import audio
+
+        chosen = {k: self.options[k] for k in ("channel", "start", "end", "max_duration")}
+        return audio.load(clip, **chosen)
+
+    def try_one(self, clip: str, as_json: bool, *, named: bool) -> bool:
+        """Answer about one clip; where several are asked about, its error does not stop the others."""
+        try:
+            self.put(clip, self.read(clip), as_json, named=named)
+        except GamaError as error:
+            if not named:
+                raise
+            console.fail(str(error))
+            return False
+        return True
+
+    def put(self, name: str | None, heard: Waveform | list[Waveform] | None, as_json: bool, *, named: bool) -> None:
+        """Print one answer: streamed, or as a JSON line."""
+        sampling = {k: self.options[k] for k in ("max_new_tokens", "temperature", "top_p", "seed", "template")}
+        if as_json:
+            answer = self.gama.ask(heard, self.question, **sampling)
+            console.json_line({"clip": name, "answer": str(answer), **_facts(answer, self.gama, self.options)})
+            return
+        stream = self.gama.stream(heard, self.question, **sampling)
+        first = next(stream, "")  # an error comes before the name is printed
+        if named and name is not None:
+            click.echo(_shown(name) + ": ", nl=False)
+        for piece in _pieces(first, stream):
+            click.echo(_shown(piece), nl=False)
+        click.echo()
+
+
+_LOADING = {"name_or_dir": "model", "quant": "quant", "device": "device", "dtype": "dtype"}
+
+
+def _pieces(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _shown(text: str) -> str:
+    """Text for a terminal: control characters escaped, line ends kept."""
+    from gama.text import printable
+
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _facts(answer: Answer, gama: Gama, options: dict[str, Any]) -> dict[str, Any]:
+    """What a program may want to know: clip, windows, model, timings, tokens."""
+    facts: dict[str, Any] = {}
+    if len(answer.clips) == 1:
+        facts = _clip_facts(answer.clips[0])
+    elif answer.clips:
+        facts["clips"] = [{"clip": c.source, **_clip_facts(c)} for c in answer.clips]
+    if answer.clips:
+        facts["channel"] = options["channel"]
+    facts["windows"] = [
+        {"start": round(h.start, 3), "end": round(h.end, 3), "answer": h.text, "finish": h.finish} for h in answer.heard
+    ]
+    facts["model"] = {
+        "name": gama.name,
+        "quantization": gama.quantization,
+        "device": str(gama.model.device),
+        "dtype": str(gama.model.audio_tower.encoder.position.dtype).removeprefix("torch."),
+    }
+    facts["timings"] = {
+        "encode_s": round(sum(h.encode_s for h in answer.heard), 4),
+        "first_token_s": round(answer.heard[0].first_token_s, 4),
+        "total_s": round(sum(h.total_s for h in answer.heard), 4),
+    }
+    facts["tokens"] = {
+        "prompt": sum(h.prompt_tokens for h in answer.heard),
+        "audio": sum(h.audio_tokens for h in answer.heard),
+        "new": sum(h.new_tokens for h in answer.heard),
+    }
+    return facts
+
+
+def _clip_facts(clip: Waveform) -> dict[str, Any]:
+    return {
+        "duration_s": round(clip.duration, 3),
+        "start_s": round(clip.start, 3),
+        "sample_rate": clip.original_rate,
+        "channels": clip.channels,
+        "peak_db": _finite(clip.peak_db),
+        "rms_db": _finite(clip.rms_db),
+        "silent": clip.is_silent,
+    }
+
+
+def _finite(decibels: float) -> float | None:
+    return round(decibels, 1) if math.isfinite(decibels) else None
