@@ -18,6 +18,7 @@ from gama import _registration
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gama.checkpoints.bundled import model_folder
     from gama.errors import GamaError
     from gama.inference.engine import Answer, Gama, load
     from gama.model.configuration import GamaConfig
@@ -34,6 +35,7 @@ __all__ = [
     "GamaProcessor",
     "__version__",
     "load",
+    "model_folder",
 ]
 
 _HOME_OF = {
@@ -45,6 +47,7 @@ _HOME_OF = {
     "GamaForConditionalGeneration": "gama.model.gama",
     "GamaProcessor": "gama.model.processing",
     "load": "gama.inference.engine",
+    "model_folder": "gama.checkpoints.bundled",
 }
 
 

@@ -22,8 +22,9 @@ def import_bitsandbytes() -> ModuleType:
     Raises:
         MissingPackageError: where it is not installed.
     """
-    if "bitsandbytes" in sys.modules:
-        return sys.modules["bitsandbytes"]
+    loaded = sys.modules.get("bitsandbytes")
+    if loaded is not None:
+        return loaded
     kernels = sys.modules.get("kernels")
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     logger.addFilter(_unasked)

@@ -78,7 +78,8 @@ class KaldiFbank(nn.Module):
 
         Args:
             waveform: (B, N) float32 in [-1, 1], N >= 400.
-            lengths: (B,) true samples of each row, where rows are padded; a padded row equals the row alone.
+            lengths: (B,) true samples of each row, at most N, where rows are padded; a padded row equals the row
+                alone, and a row shorter than one frame is padding alone.
 
         Raises:
             AudioError: for anything but (B, N) with N of at least one frame (25 ms).

@@ -1,16 +1,39 @@
-"""What other libraries print while they load, kept off a user's terminal unless it tells the user something."""
+"""What other libraries print while they load and run, kept off a user's terminal unless it tells the user something."""
 
 from __future__ import annotations
 
-import sys
-import warnings
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CASTS = logging.getLogger("bitsandbytes.autograd._functions")
 
 
-def quiet_loading() -> None:
-    """No progress bars where stderr is no terminal, no notes about casts that bitsandbytes makes by design."""
-    from transformers.utils import logging
+@contextmanager
+def quiet_loading(*, progress: bool) -> Iterator[None]:
+    """Load a model without notes on stderr; the settings of transformers are put back afterwards.
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+    Args:
+        progress: whether progress bars may show.
+    """
+    from transformers.utils import logging as theirs
+
+    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    if bars and not progress:
+        theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(verbosity)
+        if bars and not progress:
+            theirs.enable_progress_bar()
+
+
+def quiet_casts() -> None:
+    """Silence the note that bitsandbytes logs at every 8-bit product: it casts by design. Its other words stay."""
+    _CASTS.addFilter(_no_cast)  # a filter is added once only
+
+
+def _no_cast(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("MatMul8bitLt: inputs will be cast")

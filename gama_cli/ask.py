@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gama.errors import GamaError, PromptError
+from gama.checkpoints.bundled import model_folder
+from gama.errors import AudioError, PromptError
+from gama.prompt import template_named
+from gama.text import printable
 from gama_cli import console
 from gama_cli.options import generation_options, json_option, model_options, span_options
 
@@ -60,11 +63,12 @@ def ask(words: tuple[str, ...], together: bool, text_only: bool, as_json: bool, 
     clips, question = _split(words, text_only)
     if not question.strip():
         raise PromptError("the question is empty", "ask something, for example: what happened?")
+    _check_names(options)
     session = _Session(question, options)
     if text_only:
         session.put(None, None, as_json, named=False)
     elif together:
-        session.put(" + ".join(clips), [session.read(clip) for clip in clips], as_json, named=False)
+        session.put(clips, [session.read(clip) for clip in clips], as_json, named=False)
     else:
         failed = [clip for clip in clips if not session.try_one(clip, as_json, named=len(clips) > 1)]
         if failed:
@@ -87,6 +91,13 @@ def _split(words: tuple[str, ...], text_only: bool) -> tuple[tuple[str, ...], st
     return tuple(clips), question
 
 
+def _check_names(options: dict[str, Any]) -> None:
+    """Refuse an unknown model or template before anything is decoded or loaded."""
+    model_folder(options["model"])
+    if options["template"] is not None:
+        template_named(options["template"])
+
+
 @dataclass(frozen=True)
 class _Session:
     """One question with its options; the model is loaded when the first clip has been read."""
@@ -107,18 +118,25 @@ class _Session:
         return audio.load(clip, **chosen)
 
     def try_one(self, clip: str, as_json: bool, *, named: bool) -> bool:
-        """Answer about one clip; where several are asked about, its error does not stop the others."""
+        """Answer about one clip; where several are asked about, what is wrong with it does not stop the others."""
         try:
             self.put(clip, self.read(clip), as_json, named=named)
-        except GamaError as error:
+        except AudioError as error:
             if not named:
                 raise
             console.fail(str(error))
             return False
         return True
 
-    def put(self, name: str | None, heard: Waveform | list[Waveform] | None, as_json: bool, *, named: bool) -> None:
-        """Print one answer: streamed, or as a JSON line."""
+    def put(
+        self,
+        name: str | Sequence[str] | None,
+        heard: Waveform | list[Waveform] | None,
+        as_json: bool,
+        *,
+        named: bool,
+    ) -> None:
+        """Print one answer: streamed after the name, or as a JSON line that gives the name (a list: of each clip)."""
         sampling = {k: self.options[k] for k in ("max_new_tokens", "temperature", "top_p", "seed", "template")}
         if as_json:
             answer = self.gama.ask(heard, self.question, **sampling)
@@ -126,8 +144,8 @@ class _Session:
             return
         stream = self.gama.stream(heard, self.question, **sampling)
         first = next(stream, "")  # an error comes before the name is printed
-        if named and name is not None:
-            click.echo(_shown(name) + ": ", nl=False)
+        if named and isinstance(name, str):
+            click.echo(printable(name) + ": ", nl=False)
         for piece in _pieces(first, stream):
             click.echo(_shown(piece), nl=False)
         click.echo()
@@ -143,8 +161,6 @@ def _pieces(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 def _shown(text: str) -> str:
     """Text for a terminal: control characters escaped, line ends kept."""
-    from gama.text import printable
-
     return "\n".join(printable(line) for line in text.split("\n"))
 
 

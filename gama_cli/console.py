@@ -29,10 +29,11 @@ def fail(text: str, *, label: str = "error") -> None:
 
 
 def json_line(row: object) -> None:
-    """One JSON object on one line of stdout, non-ASCII text as it is, control characters escaped by JSON."""
+    """One JSON object on one line of stdout: non-ASCII text as it is, control characters and surrogates escaped."""
     import json
 
-    click.echo(json.dumps(row, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    click.echo("".join(c if _printable(c) == c else f"\\u{ord(c):04x}" for c in text))
 
 
 @contextmanager

@@ -16,9 +16,10 @@ import gama_cli
 HEAVY = {"torch", "transformers", "onnxruntime", "numpy"}
 
 LEVELS = [
-    {"gama", "gama._registration", "gama.errors", "gama.text"},
+    {"gama", "gama._registration", "gama.bitsandbytes_import", "gama.errors", "gama.quiet", "gama.text"},
     {"gama.audio", "gama.fbank", "gama.prompt", "gama.model"},
-    {"gama.checkpoints", "gama.data", "gama.inference"},
+    {"gama.checkpoints", "gama.data"},
+    {"gama.inference"},
     {"gama.training", "gama.export", "gama.evaluation", "gama.serving"},
     {"gama_cli"},
 ]

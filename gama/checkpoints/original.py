@@ -114,7 +114,11 @@ def _bert_name(key: str) -> str | None:
 
 
 def account(keys: Iterable[str], config: GamaConfig) -> KeyReport:
-    """Say of every key where it goes."""
+    """Say of every key where it goes.
+
+    Raises:
+        CheckpointError: where two keys hold the same half of a LoRA.
+    """
     report = KeyReport()
     dead = _DEAD + (_DEAD_RELEASED if config.aggregator == "released" else ())
     for key in keys:
@@ -124,7 +128,10 @@ def account(keys: Iterable[str], config: GamaConfig) -> KeyReport:
         if _BUFFERS.fullmatch(name):
             report.dropped[key] = "a constant that is computed"
         elif lora:
-            report.lora[f"language_model.{lora.group(1)}", lora.group(2)] = key
+            slot = f"language_model.{lora.group(1)}", lora.group(2)
+            if slot in report.lora:
+                raise CheckpointError(f"two keys hold lora_{slot[1]} of {slot[0]}: {report.lora[slot]} and {key}")
+            report.lora[slot] = key
         elif reason:
             report.dropped[key] = reason
         elif ours := our_name(name):
@@ -167,7 +174,7 @@ def load_original(
             raise CheckpointError(f"two keys hold {name}; one is {key}")
         weights[name] = state_dict[key]
     pairs = _lora_pairs(state_dict, report)
-    _check_shapes(weights, pairs, config)
+    _check_shapes(weights, pairs, config, {name: key for key, name in report.mapped.items()})
     if lora == "merge":
         for module, (a, b) in pairs.items():
             base = weights[f"{module}.weight"]
@@ -189,16 +196,19 @@ def _lora_pairs(state_dict: Mapping[str, Tensor], report: KeyReport) -> dict[str
 
 
 def _check_shapes(
-    weights: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]], config: GamaConfig
+    weights: Mapping[str, Tensor],
+    pairs: Mapping[str, tuple[Tensor, Tensor]],
+    config: GamaConfig,
+    key_of: Mapping[str, str],
 ) -> None:
     with torch.device("meta"):
         model = GamaForConditionalGeneration(config)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     tied = set(model.all_tied_weights_keys)
     missing = [n for n in expected if n not in weights and n not in tied]
-    surplus = [n for n in weights if n not in expected]
+    surplus = [key_of[n] for n in weights if n not in expected]
     wrong = [
-        f"{n} is {tuple(t.shape)}, expected {expected[n]}"
+        f"{key_of[n]} is {tuple(t.shape)}, expected {expected[n]}"
         for n, t in weights.items()
         if n in expected and tuple(t.shape) != expected[n]
     ]
@@ -208,6 +218,9 @@ def _check_shapes(
             surplus.append(f"{module} (LoRA)")
         elif (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
             wrong.append(f"LoRA of {module} is {tuple(b.shape)} x {tuple(a.shape)}, expected {shape}")
+    ranks = sorted({a.shape[0] for a, _ in pairs.values()})
+    if len(ranks) > 1:
+        wrong.append(f"LoRA has several ranks ({', '.join(map(str, ranks))}), expected one")
     if missing:
         raise CheckpointError(f"{len(missing)} weight(s) are missing: {_some(missing)}")
     if surplus:

@@ -39,7 +39,8 @@ def mask_bands(fbank: Tensor, frames: int, rng: np.random.Generator, time: int =
 
 def mix(first: Tensor, second: Tensor, frames: int, decibels: float) -> Tensor:
     """The sum of two sounds, in power, over the first's true frames; the second ``decibels`` louder: (T, M)."""
-    power = torch.logaddexp(first[:frames] * DOUBLE_STD, second[:frames] * DOUBLE_STD + float(decibels * _DB * DOUBLE_STD))
+    louder = second[:frames] + float(decibels * _DB)
+    power = torch.logaddexp(first[:frames] * DOUBLE_STD, louder * DOUBLE_STD)
     mixed = first.clone()
     mixed[:frames] = power / DOUBLE_STD
     return mixed

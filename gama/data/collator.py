@@ -12,10 +12,11 @@ from torch import Tensor
 
 from gama.data import augment
 from gama.data.dataset import Item
-from gama.data.packing import Example, PackedBatch, pack
+from gama.data.packing import IGNORED, Example, PackedBatch, pack
 from gama.data.scenes.classes import CLASSES
 from gama.data.scenes.scene import Scene
 from gama.data.scenes.transcript import VOCABULARY, transcript
+from gama.errors import RecipeError
 from gama.prompt import TEMPLATES
 
 _INDEX = {c.label: i for i, c in enumerate(CLASSES)}
@@ -46,45 +47,54 @@ class TaggingCollator:
         self.frames = frames
         self.mixing = mixing
         self.augmentation = augmentation
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Items -> ``fbank`` (B, frames, 128), ``labels`` (B, frames / 16, C), ``first_patch`` of the crop."""
-        crops = [self._crop(item) for item in items]
-        order = self.rng.permutation(len(crops))
+        # from the items alone: a resumed run, or one that reads ahead, makes the same batch of them
+        rng = np.random.default_rng([self.seed, *(item.chance for item in items)])
+        crops = [self._crop(item, rng) for item in items]
+        order = rng.permutation(len(crops))
         fbanks, labels = [], []
         for (fbank, truth, frames), other in zip(crops, order, strict=True):
-            if self.rng.random() < self.mixing:
-                fbank = augment.mix(fbank, crops[other][0], min(frames, crops[other][2]), self.rng.uniform(-12, 12))
+            if rng.random() < self.mixing:
+                fbank = augment.mix(fbank, crops[other][0], min(frames, crops[other][2]), rng.uniform(-12, 12))
                 truth = torch.maximum(truth, crops[other][1])
             fbanks.append(fbank)
             labels.append(truth)
-        first = int(self.rng.integers(0, (1024 - self.frames) // 16 + 1))
+        first = int(rng.integers(0, (1024 - self.frames) // 16 + 1))
         return {"fbank": torch.stack(fbanks), "labels": torch.stack(labels), "first_patch": first}
 
-    def _crop(self, item: Item) -> tuple[Tensor, Tensor, int]:
+    def _crop(self, item: Item, rng: np.random.Generator) -> tuple[Tensor, Tensor, int]:
         assert item.fbank is not None and item.scene is not None
         room = max(0, min(1024, item.frames) - self.frames)
-        start = int(self.rng.integers(0, room // 16 + 1)) * 16
+        start = int(rng.integers(0, room // 16 + 1)) * 16
         fbank = item.fbank[start : start + self.frames].clone()
         frames = max(1, min(self.frames, item.frames - start))
         truth = frame_labels(item.scene, 64)[start // 16 : (start + self.frames) // 16]
-        if self.rng.random() < self.augmentation:
-            fbank = augment.gain(fbank, frames, self.rng.uniform(-10, 10))
-            fbank = augment.equalise(fbank, frames, self.rng)
-            fbank = augment.mask_bands(fbank, frames, self.rng)
+        if rng.random() < self.augmentation:
+            fbank = augment.gain(fbank, frames, rng.uniform(-10, 10))
+            fbank = augment.equalise(fbank, frames, rng)
+            fbank = augment.mask_bands(fbank, frames, rng)
         return fbank, truth, frames
 
 
 class TranscriptIds:
-    """The 96 words of a scene as ids of the language model's tokenizer."""
+    """The 96 words of a scene as ids of the language model's tokenizer.
+
+    Raises:
+        RecipeError: for a tokenizer that splits one of the words.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.ids: dict[str, int] = {}
         for word in VOCABULARY:
             ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
-                raise ValueError(f"{word!r} is {len(ids)} tokens; the tokenizer must hold it as one")
+                raise RecipeError(
+                    f"{word!r} is {len(ids)} tokens, the naming of soft tokens needs a tokenizer that holds it as one",
+                    "with this language model use objective answer and loss.naming=0",
+                )
             self.ids[word] = ids[0]
 
     def __call__(self, scene: Scene) -> list[int]:
@@ -139,8 +149,11 @@ class AnswerCollator:
         self.bos = self.tokenizer("", add_special_tokens=True)["input_ids"][:1]
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Items -> a :class:`PackedBatch` as a dict, with ``audio_values`` and ``words`` where they apply."""
-        words = [self.transcript(i.scene) for i in items if i.scene] if self.transcript else []
+        """Items -> a :class:`PackedBatch` as a dict, with ``audio_values`` and ``words`` where they apply.
+
+        ``words`` are -100 for a clip without truth.
+        """
+        words = [self._words(item) for item in items]
         if self.transcripts:
             prefixes = [w + self.bos for w in words]
         else:
@@ -163,6 +176,12 @@ class AnswerCollator:
         answer = [*self.ids(output), self.tokenizer.eos_token_id][: max(1, self.max_answer - len(prompt))]
         weights = [self.key_weight if i in self.decisive else 1.0 for i in answer]
         return Example(prompt, answer, weights)
+
+    def _words(self, item: Item) -> list[int]:
+        """What each soft token of a clip should name; nothing where its truth is not known."""
+        if self.transcript is None or item.scene is None:
+            return [IGNORED] * self.processor.num_audio_tokens
+        return self.transcript(item.scene)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from gama.data.scenes.questions import ask
 from gama.data.scenes.scene import Scene
 from gama.data.scenes.symbolic import random_scene
 from gama.errors import ManifestError
+from gama.prompt import instruction
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Item:
         frames: true frames of the fbank.
         scene: exact truth, where it is known.
         questions: what is asked about it.
+        chance: seed of what a collator does with it; the same for the same (seed, epoch, index).
     """
 
     fbank: Tensor | None
     frames: int
     scene: Scene | None
     questions: tuple[Question, ...]
+    chance: int = 0
 
 
 class EpochDataset(Dataset[Item]):
@@ -91,6 +94,12 @@ class ClipDataset(EpochDataset):
         folds: recordings of other folds are left out; those without a fold stay. Rows without a clip are left out.
         augmentation: 0 for none; 1 for the whole strength. Levels stay true.
         workers: processes that compute missing features.
+        truth: whether every clip must carry its exact truth (``events``).
+        progress: called with how many features were computed since its last call.
+
+    Raises:
+        ManifestError: for a row that cannot be used, or where no clip is left.
+        AudioError: for a clip that is not there or cannot be read.
     """
 
     def __init__(
@@ -104,18 +113,27 @@ class ClipDataset(EpochDataset):
         folds: Sequence[int] | None = None,
         augmentation: float = 0.0,
         workers: int = 1,
+        truth: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(seed)
         groups = [group for path in manifests for group in by_clip(read(path))]
         paths = list(dict.fromkeys(g[0].audio for g in groups if g[0].audio is not None))
         kept = [g for g in groups if g[0].audio is not None and (folds is None or g[0].fold in (None, *folds))]
         if not kept:
-            raise ManifestError(f"no clip is left of {', '.join(map(str, manifests))}", "check data.manifests and folds")
+            raise ManifestError(
+                f"no clip is left of {', '.join(map(str, manifests))}", "check data.manifests and folds"
+            )
+        unknown = next((g[0].audio for g in kept if g[0].scene is None), None)
+        if truth and unknown is not None:
+            raise ManifestError(
+                f"{unknown}: its row carries no 'events'", "this objective learns from exact truth alone"
+            )
         self.clips: list[list[Row]] = kept
         self.questions = questions
         self.tasks = tasks
         self.augmentation = augmentation
-        self.store = FbankStore(paths, features, workers=workers)
+        self.store = FbankStore(paths, features, workers=workers, progress=progress)
         position = {path: index for index, path in enumerate(paths)}
         self.features = [position[g[0].audio] for g in kept if g[0].audio is not None]
 
@@ -131,7 +149,8 @@ class ClipDataset(EpochDataset):
             fbank = augment.equalise(fbank, frames, rng)
             fbank = augment.mask_bands(fbank, frames, rng)
         scene = rows[0].scene
-        return Item(fbank, frames, scene, self._questions(rows, scene, rng))
+        questions = self._questions(rows, scene, rng)
+        return Item(fbank, frames, scene, questions, int(rng.integers(2**32)))
 
     def _questions(self, rows: list[Row], scene: Scene | None, rng: np.random.Generator) -> tuple[Question, ...]:
         if scene is not None:
@@ -143,7 +162,10 @@ class ClipDataset(EpochDataset):
 def _asked(scene: Scene, rng: np.random.Generator, count: int, tasks: Sequence[str] | None) -> tuple[Question, ...]:
     if count == 0:
         return ()
-    return tuple(Question(qa.instruction, qa.output) for qa in ask(scene, rng, count, tasks=tasks))
+    asked = ask(scene, rng, count, tasks=tasks)
+    if scene.silent:  # as the engine tells the model
+        return tuple(Question(instruction(qa.instruction, silent=True), qa.output) for qa in asked)
+    return tuple(Question(qa.instruction, qa.output) for qa in asked)
 
 
 def _instruction(row: Row) -> str:

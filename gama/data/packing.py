@@ -64,7 +64,8 @@ def pack(
         pad_id: fills rows on the right.
         train_on_inputs: whether the question's ids are targets too, as in the released scripts.
     """
-    lengths = [len(p) + sum(len(e.prompt) + len(e.answer) for e in es) for p, es in zip(prefixes, examples, strict=True)]
+    asked = [sum(len(e.prompt) + len(e.answer) for e in es) for es in examples]
+    lengths = [len(prefix) + length for prefix, length in zip(prefixes, asked, strict=True)]
     rows, width = len(prefixes), -(-max(lengths) // 8) * 8
     ids = torch.full((rows, width), pad_id)
     labels = torch.full((rows, width), IGNORED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from transformers.generation.logits_process import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+
+from gama.errors import PromptError
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
@@ -34,6 +37,16 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1")
+
+
+def _require(fits: bool, what: str, given: float, expected: str) -> None:
+    if not fits:
+        raise PromptError(f"{what} is {given}, {expected} was expected")
+
 
 @torch.inference_mode()
 def decode(
@@ -41,10 +54,11 @@ def decode(
     inputs: dict[str, Any],
     sampling: Sampling,
     stop_ids: Sequence[int],
+    limits: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next id of each row (B,), until every row has stopped or ``max_new_tokens`` are made.
 
-    A row that has stopped yields its stop id on.
+    A row that has stopped yields its last id on.
 
     Args:
         model: the model.
@@ -52,6 +66,7 @@ def decode(
             clips.
         sampling: how to choose.
         stop_ids: ids that end an answer.
+        limits: most tokens of each row, where rows have less room than ``max_new_tokens``.
     """
     generator = torch.Generator(device=model.device)
     if sampling.seed is None:
@@ -60,25 +75,29 @@ def decode(
         generator.manual_seed(sampling.seed)
     warpers = _warpers(sampling)
     stops = torch.tensor(list(stop_ids), device=model.device)
+    ends = torch.tensor([sampling.max_new_tokens] * len(inputs["input_ids"]) if limits is None else list(limits))
+    ends = ends.to(model.device)
     mask = inputs["attention_mask"]
     ids = inputs["input_ids"]
     step = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "use_cache": True, "logits_to_keep": 1}
     stopped = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
     last = ids[:, -1]
-    for _ in range(sampling.max_new_tokens):
+    for made in range(1, sampling.max_new_tokens + 1):
         output = model(**step)
         scores = output.logits[:, -1].float()
         if sampling.temperature > 0:
-            chances = warpers(ids, scores).softmax(-1)
+            # from the largest down: a tiny temperature then gives -inf, never inf - inf
+            chances = warpers(ids, scores - scores.amax(-1, keepdim=True)).softmax(-1)
             chosen = torch.multinomial(chances, 1, generator=generator).squeeze(1)
         else:
             chosen = scores.argmax(-1)
         last = torch.where(stopped, last, chosen)
         yield last
-        stopped = stopped | torch.isin(last, stops)
+        stopped = stopped | torch.isin(last, stops) | (ends <= made)
         if bool(stopped.all()):
             return
-        mask = torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1)
+        # a stopped row reads on without growing: its positions stay within the context
+        mask = torch.cat([mask, (~stopped).to(mask.dtype).unsqueeze(1)], dim=1)
         step = {
             "input_ids": last.unsqueeze(1),
             "attention_mask": mask,
@@ -112,18 +131,20 @@ class TextStream:
     def push(self, token: int) -> str:
         """The text that this id completes; empty while a character is unfinished."""
         self.ids.append(token)
-        text = self._text()
+        text = self.text
         if text.endswith("\ufffd"):
             return ""
         return self._give(text)
 
     def finish(self) -> str:
         """What is left, unfinished characters as the replacement character."""
-        return self._give(self._text())
+        return self._give(self.text)
 
     def _give(self, text: str) -> str:
         piece, self.shown = text[self.shown :], max(self.shown, len(text))
         return piece
 
-    def _text(self) -> str:
+    @property
+    def text(self) -> str:
+        """All of it so far."""
         return str(self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from gama.prompt import Turn, instruction, render
 
 Clip = str | Path | bytes | np.ndarray | Waveform
 Quantization = Literal["none", "8bit", "4bit"]
+
+_KEPT_PREFIXES = 64  # clips whose prefix is remembered
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Asking:
     Attributes:
         sampling: how tokens are chosen.
         template: name of a prompt template; None for the model's own.
-        start, end: the span of each clip in seconds.
+        start, end: the span of each clip in seconds; a Waveform is a span already and takes none.
         max_duration: seconds; longer clips are refused.
         channel: ``mix`` or one channel of the clip (the released code takes 0).
     """
@@ -127,6 +129,8 @@ class Gama:
         self.processor = processor
         self.name = name
         self.quantization = quantization
+        self._prefixes: dict[str, torch.Tensor] = {}
+        self._tower_state: tuple[tuple[int, int], ...] = ()
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -148,11 +152,11 @@ class Gama:
             try:
                 next(pieces)
             except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+                return end.value
 
     def stream(
         self, clips: Clip | Sequence[Clip] | None, question: str, **options: Any
-    ) -> Iterator[str]:  # Generator[str, None, Answer]; callers mostly iterate
+    ) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as it is generated; the generator returns the :class:`Answer`."""
         how = asking(**options)
         waveforms = self.read(clips, how)
@@ -195,11 +199,15 @@ class Gama:
         """Decode clips to waveforms, spans cut."""
         if clips is None:
             return []
-        each = list(clips) if isinstance(clips, (list, tuple)) else [clips]
+        each: Sequence[Any] = clips if isinstance(clips, (list, tuple)) else [clips]
         return [self._read(clip, how) for clip in each]
 
     def _read(self, clip: Clip, how: Asking) -> Waveform:
         if isinstance(clip, Waveform):
+            if how.start is not None or how.end is not None:
+                raise PromptError(
+                    f"a span was given for the decoded clip {clip.source}", "give the span to gama.audio.load"
+                )
             return clip
         rate = audio.SAMPLE_RATE if isinstance(clip, np.ndarray) else None
         return audio.load(
@@ -213,9 +221,19 @@ class Gama:
 
     @torch.inference_mode()
     def hear(self, waveforms: Sequence[Waveform]) -> torch.Tensor:
-        """The prefix of each waveform of at most 10.24 s: (clips, 96, D)."""
-        values = self.processor.feature_extractor(list(waveforms))["audio_values"]
-        return self.model.get_audio_features(values.to(self.model.device))
+        """The prefix of each waveform of at most 10.24 s: (clips, 96, D); what was heard lately is not heard again."""
+        state = tuple((p.data_ptr(), p._version) for p in self.model.audio_tower.parameters())
+        if state != self._tower_state:  # trained on, or moved to another device
+            self._prefixes, self._tower_state = {}, state
+        new = {w.sha256: w for w in waveforms if w.sha256 not in self._prefixes}
+        if new:
+            values = self.processor.feature_extractor(list(new.values()))["audio_values"]
+            for key, prefix in zip(new, self.model.get_audio_features(values.to(self.model.device)), strict=True):
+                self._prefixes[key] = prefix
+        prefixes = torch.stack([self._prefixes[w.sha256] for w in waveforms])
+        for key in list(self._prefixes)[:-_KEPT_PREFIXES]:
+            del self._prefixes[key]
+        return prefixes
 
     # -- one prompt --------------------------------------------------------------------------------------------------
 
@@ -244,7 +262,7 @@ class Gama:
         ids = configured if isinstance(configured, list) else [configured]
         return [i for i in {*ids, self.processor.tokenizer.eos_token_id} if i is not None]
 
-    def _window(self, group: list[Waveform], question: str, how: Asking) -> Iterator[str]:
+    def _window(self, group: list[Waveform], question: str, how: Asking) -> Generator[str, None, Heard]:
         begun = time.perf_counter()
         ids = self._prompt(group, question, how)
         inputs = self._inputs([ids])
@@ -266,25 +284,22 @@ class Gama:
             yield piece
         span = _Span(*_span(group), len(ids), len(group) * self.model.config.num_audio_tokens)
         times = (encoded - begun, (first or encoded) - begun, time.perf_counter() - begun)
-        return span.heard(stream._text(), finish, count, times)
+        return span.heard(stream.text, finish, count, times)
 
-    def _batch(
-        self, jobs: Sequence[tuple[int, list[Waveform]]], questions: Sequence[str], how: Asking
-    ) -> list[Heard]:
+    def _batch(self, jobs: Sequence[tuple[int, list[Waveform]]], questions: Sequence[str], how: Asking) -> list[Heard]:
         begun = time.perf_counter()
         prompts = [self._prompt(group, questions[index], how) for index, group in jobs]
         inputs = self._inputs(prompts)
         inputs["audio_features"] = self.hear([window for _, group in jobs for window in group])
         encoded = time.perf_counter()
-        room = self.context - max(map(len, prompts))
-        sampling = replace(how.sampling, max_new_tokens=min(how.sampling.max_new_tokens, room))
+        limits = [min(how.sampling.max_new_tokens, self.context - len(p)) for p in prompts]
         rows: list[list[int]] = [[] for _ in jobs]
         finish = ["length"] * len(jobs)
         first = 0.0
-        for tokens in decode(self.model, inputs, sampling, self.stop_ids):
+        for tokens in decode(self.model, inputs, how.sampling, self.stop_ids, limits):
             first = first or time.perf_counter()
             for row, token in enumerate(tokens.tolist()):
-                if finish[row] == "length":
+                if finish[row] == "length" and len(rows[row]) < limits[row]:
                     rows[row].append(token)
                     finish[row] = "stop" if token in self.stop_ids else "length"
         times = (encoded - begun, (first or encoded) - begun, time.perf_counter() - begun)

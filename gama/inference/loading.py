@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.bundled import model_folder
 from gama.errors import CheckpointError, DeviceError, GamaError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.quiet import quiet_loading
+from gama.quiet import quiet_casts, quiet_loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COMPLAINTS = {
@@ -21,6 +24,7 @@ _COMPLAINTS = {
     "mismatched_keys": "has other shapes for",
 }
 _QUANTIZATIONS = ("none", "8bit", "4bit")
+_SLOW = 2**30  # bytes of weights from which loading shows its progress on a terminal
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,6 +67,7 @@ def quantization_config(quant: str, dtype: torch.dtype) -> Any:
     if quant == "none":
         return None
     import_bitsandbytes()
+    quiet_casts()
     from transformers import BitsAndBytesConfig
 
     skip = ["audio_tower", "lm_head"]
@@ -82,33 +87,58 @@ def load_model(
 ) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
     """See :func:`gama.inference.engine.load`."""
     folder = model_folder(name_or_dir)
+    _check_type(folder)
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     quantized = quantization_config(quant, precision)
     extra: dict[str, Any] = {} if quantized is None else {"quantization_config": quantized}
-    quiet_loading()
     try:
-        model, info = GamaForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=precision,
-            device_map={"": target} if quantized is not None or target.type != "cpu" else None,
-            local_files_only=True,
-            output_loading_info=True,
-            **extra,
-        )
-        processor = GamaProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with quiet_loading(progress=sys.stderr.isatty() and _weight_bytes(folder) >= _SLOW):
+            model, info = GamaForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=precision,
+                device_map={"": target} if quantized is not None or target.type != "cpu" else None,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are reported by name; refused below
+                **extra,
+            )
+            _check(info, folder)
+            processor = GamaProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder}: the model cannot be loaded: {reason}") from error
-    _check(info, folder)
     model.eval()
     return model, processor
+
+
+def _check_type(folder: Path) -> None:
+    """The configuration is one of GAMA: transformers would fill any other with the values of the released model."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "gama":
+        raise CheckpointError(f"{folder}: holds a model of type {kind!r}, 'gama' was expected")
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _check(info: dict[str, Any], folder: Path) -> None:
     """Every key of the checkpoint has its place and every weight its key."""
     for kind, what in _COMPLAINTS.items():
-        names = sorted(str(n) for n in info.get(kind) or ())
+        names = sorted(map(_described, info.get(kind) or ()))
         if names:
             some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise CheckpointError(f"{folder}: the checkpoint {what} {len(names)} weight(s): {some}")
+
+
+def _described(key: str | tuple[str, tuple[int, ...], tuple[int, ...]]) -> str:
+    if isinstance(key, str):
+        return key
+    name, found, expected = key
+    return f"{name} ({' x '.join(map(str, found))}, {' x '.join(map(str, expected))} was expected)"

@@ -17,16 +17,26 @@ IGNORED = -100
 """The label of a position that is no target."""
 
 
+def text_ids_only(ids: Tensor, audio_token_id: int, prompt_mask: Tensor | None) -> Tensor:
+    """Ids (B, T) with placeholders and padding shown as the row's first text id; lengths stay true.
+
+    Args:
+        ids: (B, T), the prompt and what was generated.
+        audio_token_id: the placeholder.
+        prompt_mask: (B, P) mask of the prompt, 0 at padding; None where nothing is padded.
+    """
+    hidden = ids == audio_token_id
+    if prompt_mask is not None:
+        hidden[:, : prompt_mask.shape[1]] |= prompt_mask.to(ids.device) == 0
+    first = (~hidden).to(torch.uint8).argmax(dim=1, keepdim=True)
+    return torch.where(hidden, ids.gather(1, first), ids)
+
+
 class TextOnlyProcessors(LogitsProcessorList):
     """Logits processors that are shown text ids alone.
 
     A placeholder may lie beyond the vocabulary and padding is no text, yet processors index the scores by the ids
-    they see (repetition penalty). Both are shown as the row's first text id, so lengths stay true.
-
-    Args:
-        processors: what ``generate`` prepared.
-        audio_token_id: the placeholder.
-        prompt_mask: (B, T) mask of the prompt, 0 at padding; None where nothing is padded.
+    they see (repetition penalty): see :func:`text_ids_only`.
     """
 
     def __init__(self, processors: LogitsProcessorList, audio_token_id: int, prompt_mask: Tensor | None) -> None:
@@ -35,13 +45,7 @@ class TextOnlyProcessors(LogitsProcessorList):
         self.prompt_mask = prompt_mask
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        hidden = input_ids == self.audio_token_id
-        if self.prompt_mask is not None:
-            prompt = self.prompt_mask.shape[1]
-            hidden[:, :prompt] |= self.prompt_mask.to(hidden.device) == 0
-        first = (~hidden).to(torch.uint8).argmax(dim=1, keepdim=True)
-        shown = torch.where(hidden, input_ids.gather(1, first), input_ids)
-        return super().__call__(shown, scores, **kwargs)
+        return super().__call__(text_ids_only(input_ids, self.audio_token_id, self.prompt_mask), scores, **kwargs)
 
 
 class GamaPreTrainedModel(PreTrainedModel):
@@ -198,11 +202,14 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Audio is read in the prefill and lives in the cache afterwards."""
+        """Audio is read where its placeholders are computed, and lives in the cache afterwards."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
         )
-        if not is_first_iteration and kwargs.get("use_cache", True):
+        left = inputs.get("input_ids")
+        decoding = not is_first_iteration and kwargs.get("use_cache", True)
+        cached = left is not None and kwargs.get("past_key_values") is not None
+        if decoding or (cached and not bool((left == self.config.audio_token_id).any())):
             inputs.pop("audio_values", None)
             inputs.pop("audio_features", None)
         return inputs
@@ -230,10 +237,14 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
     def _get_logits_processor(
         self, *args: Any, model_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> LogitsProcessorList:
+        mask = (model_kwargs or {}).get("attention_mask")
+        prompt = kwargs.get("encoder_input_ids")
+        if prompt is not None and prompt.ndim == 2:
+            own = mask if mask is not None and mask.shape == prompt.shape else None
+            kwargs["encoder_input_ids"] = text_ids_only(prompt, self.config.audio_token_id, own)
         processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
         if not len(processors):
             return processors
-        mask = (model_kwargs or {}).get("attention_mask")
         return TextOnlyProcessors(processors, self.config.audio_token_id, mask if mask is None else mask.clone())
 
 

@@ -277,11 +277,17 @@ class GamaProcessor(ProcessorMixin):
 def _audio_parts(messages: Sequence[dict[str, Any]]) -> list[Any]:
     clips = []
     for message in messages:
-        content = message["content"]
-        for part in content if isinstance(content, (list, tuple)) else ():
-            if part.get("type") == "audio":
-                clips.append(_clip_of(part))
+        clips += [_clip_of(part) for part in _parts(message["content"]) if part["type"] == "audio"]
     return clips
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """A message's content as parts of text and audio."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    for part in parts:
+        if part.get("type") not in ("text", "audio"):
+            raise PromptError(f"a message holds a part of type {part.get('type')!r}", "parts are 'text' or 'audio'")
+    return parts
 
 
 def _clip_of(part: dict[str, Any]) -> Any:
@@ -294,16 +300,13 @@ def _clip_of(part: dict[str, Any]) -> Any:
 
 
 def _turn(message: dict[str, Any]) -> Turn:
-    content = message["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    text = "\n".join(p["text"] for p in parts if p.get("type") == "text")
-    return Turn(message["role"], text, sum(p.get("type") == "audio" for p in parts))
+    parts = _parts(message["content"])
+    text = "\n".join(p["text"] for p in parts if p["type"] == "text")
+    return Turn(message["role"], text, sum(p["type"] == "audio" for p in parts))
 
 
 def _flattened(content: Any, hold: Any, audio_token: str) -> str:
-    if isinstance(content, str):
-        return str(hold(content))
-    return "".join(audio_token if p.get("type") == "audio" else hold(p["text"]) for p in content)
+    return "".join(audio_token if p["type"] == "audio" else hold(p["text"]) for p in _parts(content))
 
 
 __all__ = ["GamaFeatureExtractor", "GamaProcessor"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from gama.errors import RecipeError
-from gama.training.recipe_paths import recipe_folder
+from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
+from gama.training.recipe_paths import FULL_SIZE, recipe_folder, recipe_names
+
+if TYPE_CHECKING:
+    from gama.training.trainer import Watch
 
 RUNS = Path("runs")
 DATA = Path("data")
+_WORKS_NOW = "what works now: gama train --recipe mini --stage language"
 
 
 @dataclass(frozen=True)
@@ -37,46 +42,72 @@ class Step:
         file: its YAML file.
         output: where it writes.
         parents: folder for ``audio_tower`` and ``language_model``; empty to start from nothing.
-        manifests: rows to train on.
+        recipe: what the file says, overridden, with the paths of its manifests.
     """
 
     name: str
     file: Path
     output: Path
     parents: dict[str, Path]
-    manifests: tuple[Path, ...]
+    recipe: Recipe
 
 
 def plan(request: Request) -> list[Step]:
-    """The stages to run, each with everything it needs present.
+    """The stages to run, each with everything it needs present; finished ones are left out with ``resume``.
 
     Raises:
-        RecipeError: naming everything that is missing, and the command that makes it.
+        RecipeError: naming everything that is missing, and the command that makes it; for a folder that holds a run
+            where ``resume`` is not asked for.
     """
     files = _files(request)
-    runs = (request.output.parent if request.output and len(files) == 1 else request.output) or RUNS / _short(request)
+    whole = len(files) > 1
+    name = files[0].resolve().parent.name if _is_file(request) else Path(request.recipe).name
+    runs = request.output if request.output and whole else RUNS / name
+    if request.output and not whole:
+        runs = request.output.parent
     steps = []
     for file in files:
-        stem = file.stem
-        output = request.output if request.output and len(files) == 1 else runs / stem
-        if len(files) > 1 and request.resume and (output / "config.json").exists():
+        output = request.output if request.output and not whole else runs / file.stem
+        if whole and request.resume and (output / "config.json").exists():
             continue
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise RecipeError(f"{file}: expected keys and values")
-        steps.append(Step(f"{_short(request)}/{stem}", file, output, _parents(raw, request, runs), _data(raw, request)))
-    _check(steps, request, [f.stem for f in files])
+        recipe = read_recipe(file, request.overrides)
+        if manifests := request.data or tuple(DATA / name for name in recipe.data.manifests):
+            data = dataclasses.replace(recipe.data, manifests=tuple(str(m) for m in manifests))
+            recipe = dataclasses.replace(recipe, data=data)
+        parents = _parents(recipe, request, runs, [f.stem for f in files] if whole else [])
+        steps.append(Step(f"{name}/{file.stem}", file, output, parents, recipe))
+    if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
+        raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
+    for step in steps:
+        check_output(step.output, request.resume)
     return steps
 
 
-def _short(request: Request) -> str:
-    return Path(request.recipe).stem
+def check_output(output: Path, resume: bool) -> None:
+    """Whether a run may write here.
+
+    Raises:
+        RecipeError: for a folder that holds a run without ``resume``, or that holds something else.
+    """
+    if not output.exists():
+        return
+    held = sorted(p.name for p in output.iterdir())
+    if held and not resume:
+        raise RecipeError(f"{output} already holds a run", "continue it with --resume, or give another --output")
+    if held and "recipe.yaml" not in held:
+        raise RecipeError(f"{output} holds no run to continue: recipe.yaml is not there", "give another --output")
+
+
+def _is_file(request: Request) -> bool:
+    path = Path(request.recipe)
+    return path.suffix in (".yaml", ".yml") and path.is_file()
 
 
 def _files(request: Request) -> list[Path]:
-    path = Path(request.recipe)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return [path]
+    if _is_file(request):
+        return [Path(request.recipe)]
+    if request.recipe == FULL_SIZE and FULL_SIZE not in recipe_names():
+        raise RecipeError(f"the full-size recipe {FULL_SIZE!r} has no stages in this version", _WORKS_NOW)
     folder = recipe_folder(request.recipe)
     if request.stage == "all":
         return curriculum(folder)
@@ -89,69 +120,71 @@ def _files(request: Request) -> list[Path]:
 
 
 def curriculum(folder: Path) -> list[Path]:
-    """Every stage of a folder, parents first."""
-    raw = {f: yaml.safe_load(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.yaml"))}
-    left = {f: _parent_names(r) for f, r in raw.items() if isinstance(r, dict) and "objective" in r}
+    """Every stage of a folder, parents first; a parent that is no stage of the folder orders nothing."""
+    raw = {file: read_yaml(file) for file in sorted(folder.glob("*.yaml"))}
+    left = {file: set(parent_names(r, file).values()) for file, r in raw.items() if "objective" in r}
     ordered: list[Path] = []
     while left:
-        done = {f.stem for f in ordered}
-        ready = [f for f, parents in left.items() if parents <= done]
+        waiting = {file.stem for file in left}
+        ready = [file for file, parents in left.items() if not parents & waiting]
         if not ready:
-            raise RecipeError(f"{folder}: the stages {', '.join(f.stem for f in left)} start from each other")
+            raise RecipeError(f"{folder}: the stages {', '.join(sorted(waiting))} start from each other")
         ordered += ready
-        left = {f: p for f, p in left.items() if f not in ready}
+        left = {file: parents for file, parents in left.items() if file not in ready}
     return ordered
 
 
-def _parent_names(raw: dict[str, Any]) -> set[str]:
-    parents = raw.get("starts_from") or {}
-    return {parents} if isinstance(parents, str) else set(parents.values())
-
-
-def _parents(raw: dict[str, Any], request: Request, runs: Path) -> dict[str, Path]:
-    if request.parent is not None:
+def _parents(recipe: Recipe, request: Request, runs: Path, made: Sequence[str]) -> dict[str, Path]:
+    """``--from`` stands in for every parent that this command does not make itself."""
+    if request.parent is not None and not made:
         return dict.fromkeys(("audio_tower", "language_model"), request.parent)
-    parents = raw.get("starts_from") or {}
-    if isinstance(parents, str):
-        parents = dict.fromkeys(("audio_tower", "language_model"), parents)
-    return {part: runs / name for part, name in parents.items()}
+    return {
+        part: request.parent if request.parent is not None and name not in made else runs / name
+        for part, name in recipe.starts_from.items()
+    }
 
 
-def _data(raw: dict[str, Any], request: Request) -> tuple[Path, ...]:
-    if request.data:
-        return request.data
-    return tuple(DATA / name for name in (raw.get("data") or {}).get("manifests") or ())
+def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[str]:
+    made = {other.output for other in steps}
+    recipe = Path(request.recipe).parent if _is_file(request) else request.recipe
+    for folder in dict.fromkeys(step.parents.values()):
+        if folder in made or (folder / "config.json").exists():
+            continue
+        if folder == request.parent:
+            yield f"the model {folder} given by --from (a folder that holds config.json)"
+        elif not (step.file.parent / f"{folder.name}.yaml").is_file():
+            yield f"the parent {folder} (no stage of the recipe: give a model's folder with --from DIR)"
+        else:
+            how = f"gama train --recipe {recipe} --stage {folder.name.removeprefix('stage')}"
+            yield f"the parent {folder} (make it with: {how})"
+    if not step.parents and "text_config" not in step.recipe.model:
+        yield f"a model for {step.file.name} to start from (give --from DIR, or the recipe starts_from or model)"
+    manifests = [Path(m) for m in step.recipe.data.manifests]
+    if not manifests and step.recipe.objective != "text":
+        yield f"data for {step.file.name} (give --data MANIFEST)"
+    for manifest in manifests:
+        if not manifest.is_file():
+            made_by = "" if request.data else f" (make it with: {_preparation(manifest.parent)})"
+            yield f"the manifest {manifest}{made_by}"
 
 
-def _check(steps: list[Step], request: Request, stems: list[str]) -> None:
-    missing: list[str] = []
-    made = {step.output for step in steps}
-    for step in steps:
-        for folder in dict.fromkeys(step.parents.values()):
-            if folder not in made and not (folder / "config.json").exists():
-                how = f"gama train --recipe {request.recipe} --stage {folder.name.removeprefix('stage')}"
-                missing.append(f"the parent {folder} (make it with: {how})")
-        for manifest in step.manifests:
-            if not manifest.exists():
-                name = manifest.parent.name
-                how = "gama prepare real --audio-root DIR" if name == "real" else "gama prepare scenes --count 6000 --seed 1"
-                missing.append(f"the manifest {manifest} (make it with: {how} --out {manifest.parent})")
-    if missing:
-        raise RecipeError(
-            f"{len(set(missing))} thing(s) are missing: {'; '.join(dict.fromkeys(missing))}",
-            "what works now: gama train --recipe mini --stage language",
-        )
+def _preparation(folder: Path) -> str:
+    if folder.name == "real":
+        return f"gama prepare real --audio-root DIR --out {folder}"
+    mixed = f" --real {folder.parent / 'real/manifest.json'}" if folder.name == "mixed" else ""
+    return f"gama prepare scenes --count 6000 --seed {2 if mixed else 1}{mixed} --out {folder}"
 
 
-def train_stage(step: Step, request: Request) -> None:
+def checked(steps: Sequence[Step]) -> list[Step]:
+    """The steps with their training arguments checked, before the first of them runs (imports transformers)."""
+    return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
+
+
+def train_stage(step: Step, request: Request, *, watch: Watch | None = None) -> None:
     """Run one stage."""
-    import dataclasses
-
-    from gama.training.recipe import load_recipe
+    from gama.quiet import quiet_loading
     from gama.training.trainer import run
 
-    recipe = load_recipe(step.file, request.overrides)
-    data = dataclasses.replace(recipe.data, manifests=tuple(str(m) for m in step.manifests))
-    recipe = dataclasses.replace(recipe, data=data)
     features = step.output.parent / "features"
-    run(recipe, step.output, step.parents, features, resume=request.resume)
+    with quiet_loading(progress=False):
+        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch)

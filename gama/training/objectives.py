@@ -64,9 +64,12 @@ class Naming(nn.Module):
     The prefix is pulled towards the embeddings themselves, so that the language model can read it at once.
     """
 
+    common: Tensor
+    log_scale: nn.Parameter
+
     def __init__(self, gama: GamaForConditionalGeneration, common: Tensor) -> None:
         super().__init__()
-        embeddings = gama.get_input_embeddings().weight
+        embeddings = gama.get_input_embeddings().get_parameter("weight")
         self.log_scale = nn.Parameter(torch.tensor(0.0))
         self.register_buffer("common", common, persistent=False)
         self.typical = float(embeddings.detach().square().mean())
@@ -128,7 +131,10 @@ class Answering(TrainingObjective):
         ).logits
         loss = weighted_cross_entropy(logits, labels, weights)
         if self.naming is not None and prefix is not None and words is not None:
-            loss = loss + self.naming_weight * self.naming(prefix, words, self.gama.get_input_embeddings().weight)
+            known = words[:, 0] != IGNORED
+            if known.any():
+                named = self.naming(prefix[known], words[known], self.gama.get_input_embeddings().weight)
+                loss = loss + self.naming_weight * named
         return {"loss": loss}
 
 
@@ -137,7 +143,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     targets, weight = labels[:, 1:], weights[:, 1:]
     kept = targets != IGNORED
     each = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="none")
-    return (each * weight[kept]).sum() / weight[kept].sum()
+    return (each * weight[kept]).sum() / weight[kept].sum().clamp(min=1e-6)  # a batch without targets costs nothing
 
 
 def describe(objective: TrainingObjective) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
-from gama.errors import RecipeError
+from gama.bitsandbytes_import import import_bitsandbytes
+from gama.errors import MissingPackageError, RecipeError
+from gama.training.recipe_values import Unfit, fit
 
 Objective = Literal["text", "tagging", "naming", "answer"]
 Part = Literal["encoder", "aggregator", "qformer", "projectors", "language_model"]
@@ -97,10 +100,12 @@ class Recipe:
 
 
 _SECTIONS: dict[str, type] = {"data": Data, "loss": Loss, "lora": Lora}
+_PARTS = ("audio_tower", "language_model")
+_PLAIN = "recipes are plain YAML without tags"
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a stage's file.
+    """Read and check a stage's file, the names and types of TrainingArguments included (imports transformers).
 
     Args:
         path: the YAML file.
@@ -109,39 +114,82 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: for YAML that is not plain, unknown keys (the nearest is named) or wrong values.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}", "recipes are plain YAML without tags") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: expected keys and values, found {type(raw).__name__}")
+    return check_training(read_recipe(path, overrides))
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """As :func:`load_recipe`, but ``training`` is taken as it stands: needs no torch."""
+    raw = read_yaml(path)
+    if overrides and isinstance(raw.get("model"), str):
+        raw["model"] = _beside(path, raw["model"])
     for override in overrides:
         _override(raw, override)
     return _build(raw, path)
 
 
+def check_training(recipe: Recipe) -> Recipe:
+    """The recipe with its training arguments checked against transformers' (imports transformers).
+
+    Raises:
+        RecipeError: for a name that TrainingArguments has not, or a value of another type.
+    """
+    kinds = training_kinds()
+    known = {f.name for f in dataclasses.fields(Recipe)} - {"training"}
+    values = {}
+    for key, value in recipe.training.items():
+        if key not in kinds:
+            raise RecipeError(f"{recipe.name}: unknown key {key!r}{_nearest(key, [*kinds, *known])}")
+        values[key] = _fit(value, kinds[key], f"{recipe.name}: {key}")
+    return dataclasses.replace(recipe, training=values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file without tags.
+
+    Raises:
+        RecipeError: naming the file and what is wrong with it.
+    """
+    try:
+        raw = _plain_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {' '.join(str(error).split())}", _PLAIN) from None
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise RecipeError(f"{path}: expected keys and values, found {type(raw).__name__}")
+    return raw
+
+
+def _plain_yaml(text: str) -> Any:
+    tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
+    if tag is not None:
+        raise yaml.YAMLError(f"line {tag.start_mark.line + 1} carries the tag {''.join(filter(None, tag.value))!r}")
+    return yaml.safe_load(text)
+
+
 def _override(raw: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {text!r} is not key=value", "for example: --set max_steps=100")
     *sections, name = key.strip().split(".")
+    if not equals or not all((*sections, name)):
+        raise RecipeError(f"--set {text!r} is not key=value", "for example: --set max_steps=100")
     target = raw
     for section in sections:
-        inner = target.setdefault(section, {})
-        if not isinstance(inner, dict):
+        if target.get(section) is None:
+            target[section] = {}
+        if not isinstance(target[section], dict):
             raise RecipeError(f"--set {key}: {section!r} is no section")
-        target = inner
+        target = target[section]
     try:
-        target[name] = yaml.safe_load(value)
+        target[name] = _plain_yaml(value)
     except yaml.YAMLError:
-        raise RecipeError(f"--set {key}: {value!r} is not a YAML value") from None
+        raise RecipeError(f"--set {key}: {value!r} is not a plain YAML value") from None
 
 
-def training_names() -> frozenset[str]:
-    """The names of TrainingArguments that a recipe may set."""
+def training_kinds() -> dict[str, Any]:
+    """The TrainingArguments that a recipe may set, with their types."""
+    with suppress(MissingPackageError):
+        import_bitsandbytes()  # before transformers imports it
     from transformers import TrainingArguments
 
-    return frozenset(f.name for f in dataclasses.fields(TrainingArguments) if f.init) - {"output_dir"}
+    return {f.name: f.type for f in dataclasses.fields(TrainingArguments) if f.init and f.name != "output_dir"}
 
 
 def _build(raw: dict[str, Any], path: Path) -> Recipe:
@@ -149,46 +197,91 @@ def _build(raw: dict[str, Any], path: Path) -> Recipe:
         raw["model"] = _beside(path, raw["model"])
     known = {f.name for f in dataclasses.fields(Recipe)} - {"training"}
     training = {k: v for k, v in raw.items() if k not in known}
-    allowed = training_names()
     for key in training:
-        if key not in allowed:
-            raise RecipeError(f"{path.name}: unknown key {key!r}{_nearest(key, allowed | known)}")
-    values: dict[str, Any] = {"name": path.stem, **{k: v for k, v in raw.items() if k in known}}
+        # only what cannot be a training argument: those are known to transformers alone
+        if difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            raise RecipeError(f"{path.name}: unknown key {key!r}{_nearest(key, known)}")
+    values: dict[str, Any] = {"name": path.stem, **{k: v for k, v in raw.items() if k in known and v is not None}}
     for section, kind in _SECTIONS.items():
-        if values.get(section) is not None:
+        if section in values:
             values[section] = _section(kind, values[section], section, path)
-    if isinstance(values.get("starts_from"), str):
-        values["starts_from"] = dict.fromkeys(("audio_tower", "language_model"), values["starts_from"])
+    values["starts_from"] = parent_names(raw, path)
     if values.get("objective") not in get_args(Objective):
         raise RecipeError(
             f"{path.name}: objective is {values.get('objective')!r}, expected one of {', '.join(get_args(Objective))}"
         )
-    values["trainable"] = tuple(values.get("trainable") or ())
-    unknown = [p for p in values["trainable"] if p not in get_args(Part)]
-    if unknown:
-        raise RecipeError(f"{path.name}: trainable: no part {unknown[0]!r}{_nearest(unknown[0], get_args(Part))}")
-    return Recipe(**{k: v for k, v in values.items() if v is not None}, training=training)
+    for name, kind in {"name": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
+        if name in values:
+            values[name] = _fit(values[name], kind, f"{path.name}: {name}")
+    for part in values.get("trainable", ()):
+        if part not in get_args(Part):
+            raise RecipeError(f"{path.name}: trainable: no part {part!r}{_nearest(part, get_args(Part))}")
+    recipe = Recipe(**values, training=training)
+    _check(recipe, path)
+    return recipe
+
+
+def parent_names(raw: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The stage that each of ``audio_tower`` and ``language_model`` comes from; empty for a start from nothing."""
+    given = raw.get("starts_from") or {}
+    names = dict.fromkeys(_PARTS, given) if isinstance(given, str) else given
+    if names and (not isinstance(names, dict) or set(names) != set(_PARTS)):
+        raise RecipeError(
+            f"{path.name}: starts_from is {given!r}, expected the name of a stage",
+            "or one stage for each part: {audio_tower: encoder, language_model: language}",
+        )
+    return {part: _fit(name, str, f"{path.name}: starts_from.{part}") for part, name in names.items()}
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """Values that have the right type and still cannot be."""
+    from gama.data.scenes.questions import TASKS
+
+    data, loss, lora = recipe.data, recipe.loss, recipe.lora or Lora()
+    bounds = {
+        "data.scenes": (data.scenes, data.scenes >= (recipe.objective == "text"), "1 or more for objective text"),
+        "data.questions": (data.questions, data.questions >= 1, "1 or more"),
+        "data.augmentation": (data.augmentation, 0 <= data.augmentation <= 1, "0 to 1"),
+        "loss.key_weight": (loss.key_weight, loss.key_weight > 0, "more than 0"),
+        "loss.naming": (loss.naming, loss.naming >= 0, "0 or more"),
+        "lora.r": (lora.r, lora.r >= 1, "1 or more"),
+        "lora.alpha": (lora.alpha, lora.alpha >= 1, "1 or more"),
+        "lora.dropout": (lora.dropout, 0 <= lora.dropout < 1, "0 to less than 1"),
+    }
+    for key, (value, fits, expected) in bounds.items():
+        if not fits:
+            raise RecipeError(f"{path.name}: {key} is {value}, expected {expected}")
+    for task in data.tasks or ():
+        if task not in TASKS:
+            raise RecipeError(f"{path.name}: data.tasks: no task {task!r}{_nearest(task, TASKS)}")
 
 
 def _beside(path: Path, name: str) -> Any:
     file = path.parent / name
     if not file.is_file():
         raise RecipeError(f"{path.name}: model names {name!r}, which does not lie beside it")
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return read_yaml(file)
 
 
 def _section(kind: type, raw: Any, name: str, path: Path) -> Any:
-    fields = {f.name for f in dataclasses.fields(kind)}
+    kinds = get_type_hints(kind)
     if not isinstance(raw, dict):
         raise RecipeError(f"{path.name}: {name!r} is {raw!r}, expected keys and values")
     for key in raw:
-        if key not in fields:
-            raise RecipeError(f"{path.name}: unknown key {name}.{key}{_nearest(key, fields)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        if key not in kinds:
+            raise RecipeError(f"{path.name}: unknown key {name}.{key}{_nearest(str(key), kinds)}")
+    return kind(**{k: _fit(v, kinds[k], f"{path.name}: {name}.{k}") for k, v in raw.items()})
 
 
-def _nearest(key: str, names: Any) -> str:
-    near = difflib.get_close_matches(key, list(names), n=1)
+def _fit(value: Any, kind: Any, what: str) -> Any:
+    try:
+        return fit(value, kind)
+    except Unfit as error:
+        raise RecipeError(f"{what} is {value!r}, expected {error}") from None
+
+
+def _nearest(key: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(names)[:12])} …"
 
 

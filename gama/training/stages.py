@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from gama.errors import RecipeError
+from gama.bitsandbytes_import import import_bitsandbytes
+from gama.errors import MissingPackageError, RecipeError
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaFeatureExtractor, GamaProcessor
@@ -47,6 +49,8 @@ def set_trainable(gama: GamaForConditionalGeneration, names: Iterable[str]) -> N
 
 def add_lora(gama: GamaForConditionalGeneration, lora: Lora) -> None:
     """Put fresh adapters into the language model (peft)."""
+    with suppress(MissingPackageError):
+        import_bitsandbytes()  # before peft imports it
     from peft import LoraConfig, inject_adapter_in_model
 
     suffixes = tuple(lora.target_modules)
@@ -77,6 +81,10 @@ def start(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForCondition
             nothing with ``recipe.model``.
     """
     if not parents:
+        if "text_config" not in recipe.model:
+            raise RecipeError(
+                f"{recipe.name}: no model to start from", "give --from DIR, or the recipe starts_from or model"
+            )
         return from_nothing(recipe.model, int(recipe.training.get("seed", 42)))
     source = parents["language_model"]
     gama = GamaForConditionalGeneration.from_pretrained(source, dtype=torch.float32)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import gama as package
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
 from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
-from gama.errors import RecipeError
+from gama.errors import GamaError, RecipeError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
 from gama.training import stages
+from gama.training.curriculum import check_output
 from gama.training.objectives import Answering, NamingObjective, Tagging, TrainingObjective, describe
 from gama.training.recipe import Recipe
 
@@ -30,8 +33,33 @@ _WEIGHTS = "training.safetensors"  # model and training heads of a checkpoint
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
 
 
+Watch = Callable[[int, int, Mapping[str, float]], None]
+"""Called after every optimizer step with its number, how many there will be, and the numbers logged last."""
+
+
 class StageTrainer(Trainer):
-    """transformers' Trainer around a :class:`TrainingObjective`, whose weights include tied ones."""
+    """transformers' Trainer around a :class:`TrainingObjective`, whose weights include tied ones.
+
+    It stops at the first loss or gradient that is no number, before the weights are touched.
+    """
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(model, *args, **kwargs)
+        self._require_finite("loss", loss)
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if not self.args.fp16:  # there the scaler skips such a step by design
+            self._require_finite("gradient norm", norm)
+        return norm
+
+    def _require_finite(self, what: str, value: Any) -> None:
+        if value is not None and not math.isfinite(float(value)):
+            raise GamaError(
+                f"the {what} became {float(value)} at step {self.state.global_step + 1}; the last checkpoint is kept",
+                "lower learning_rate and continue with --resume",
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -48,23 +76,60 @@ class StageTrainer(Trainer):
 
 
 class MetricsLog(TrainerCallback):
-    """One JSON line for each optimizer step in ``metrics.jsonl``; after a resume no step stands twice."""
+    """One JSON line for each logged step in ``metrics.jsonl``; after a resume no step stands twice.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        watch: shown the progress.
+    """
+
+    def __init__(self, path: Path, watch: Watch | None = None) -> None:
         self.path = path
+        self.watch = watch
+        self.latest: dict[str, float] = {}
+        self.last = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.last = (state.global_step, time.monotonic())
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            kept = [
+                line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.global_step
+            ]
+            _replace(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        step, now = state.global_step, time.monotonic()
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * (step - self.last[0])
+        self.latest = {name: float(value) for name, value in logs.items()}  # some versions give text
+        self.latest["rows_per_s"] = round(rows / max(now - self.last[1], 1e-9), 3)
+        self.last = (step, now)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **self.latest}) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.watch is not None and state.is_world_process_zero:
+            self.watch(state.global_step, state.max_steps, self.latest)
 
 
-def run(recipe: Recipe, output: Path, parents: Mapping[str, Path], features: Path, *, resume: bool = False) -> None:
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinity for a line that was cut short when a run was killed."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf
+
+
+def run(
+    recipe: Recipe,
+    output: Path,
+    parents: Mapping[str, Path],
+    features: Path,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> None:
     """Train a stage and write its model into ``output``.
 
     Args:
@@ -73,28 +138,34 @@ def run(recipe: Recipe, output: Path, parents: Mapping[str, Path], features: Pat
         parents: see :func:`gama.training.stages.start`.
         features: folder of the feature cache.
         resume: continue from the last whole checkpoint.
+        watch: shown the progress.
 
     Raises:
-        RecipeError: when ``output`` holds a run and ``resume`` is not asked for.
+        RecipeError: when ``output`` holds a run and ``resume`` is not asked for, or for a wrong training argument.
+        ManifestError, AudioError: for data that cannot be used.
+        GamaError: where loss or gradients are no longer numbers.
     """
-    _claim(output, resume)
+    check_output(output, resume)
+    arguments = _arguments(recipe, output)
+    output.mkdir(parents=True, exist_ok=True)
+    set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
     gama, processor = stages.start(recipe, parents)
     if recipe.objective == "text" and not parents:
         stages.match_heads(gama)
     if recipe.lora is not None:
         stages.add_lora(gama, recipe.lora)
     stages.set_trainable(gama, recipe.trainable)
-    arguments = _arguments(recipe, output)
     dataset = _dataset(recipe, features, arguments)
     objective, collator = _objective(recipe, gama, processor, arguments.seed)
-    (output / "recipe.yaml").write_text(yaml.safe_dump(recipe.resolved(), sort_keys=False), encoding="utf-8")
+    _replace(output / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     trainer = StageTrainer(
         model=objective,
         args=arguments,
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[MetricsLog(output / "metrics.jsonl")],
+        callbacks=[MetricsLog(output / "metrics.jsonl", watch)],
     )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout
     trainer.train(resume_from_checkpoint=_last_checkpoint(output) if resume else None)
     ledger = describe(objective)
     if recipe.lora is not None:
@@ -114,19 +185,27 @@ def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: P
     partial.rmdir()
 
 
-def _claim(output: Path, resume: bool) -> None:
-    if output.exists() and any(output.iterdir()) and not resume:
-        raise RecipeError(f"{output} already holds a run", "continue it with --resume, or give another --output")
-    output.mkdir(parents=True, exist_ok=True)
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _last_checkpoint(output: Path) -> str | None:
-    whole = [
-        path
-        for path in output.glob("checkpoint-*")
-        if (path / "trainer_state.json").exists() and (path / _WEIGHTS).exists()
-    ]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+    numbers = [path.name.removeprefix("checkpoint-") for path in output.glob("checkpoint-*")]
+    for number in sorted((int(n) for n in numbers if n.isdigit()), reverse=True):
+        if _whole(output / f"checkpoint-{number}"):
+            return str(output / f"checkpoint-{number}")
+    return None
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether a save came to its end: the state is written last, and may itself be cut short."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return (checkpoint / _WEIGHTS).is_file()
 
 
 def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
@@ -137,6 +216,7 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
         "logging_steps": 1,
         "save_total_limit": 1,
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it would hide a loss that is no number
     }
     if not torch.cuda.is_available():
         defaults |= {"use_cpu": True, "dataloader_pin_memory": False}
@@ -159,6 +239,7 @@ def _dataset(recipe: Recipe, features: Path, arguments: TrainingArguments) -> Ep
         folds=data.folds,
         augmentation=data.augmentation,
         workers=max(1, torch.get_num_threads()),
+        truth=recipe.objective in ("tagging", "naming"),
     )
 
 

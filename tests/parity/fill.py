@@ -79,7 +79,12 @@ def _channel(name: str, channel: int, seed: int) -> NDArray[np.int16]:
     rate, count, _ = WAVES[name]
     time, duration = np.arange(count, dtype=np.float64) / rate, count / rate
     p = unit(f"wave/{name}/{channel}/params", 8, seed).astype(np.float64) / 1.75
-    up, up_end, down, down_end = 300.0 + 200.0 * p[0], 5000.0 + 1500.0 * p[1], 2500.0 + 800.0 * p[2], 150.0 + 60.0 * p[3]
+    up, up_end, down, down_end = (
+        300.0 + 200.0 * p[0],
+        5000.0 + 1500.0 * p[1],
+        2500.0 + 800.0 * p[2],
+        150.0 + 60.0 * p[3],
+    )
     rising = up * time + (up_end - up) * time * time / (2.0 * duration)
     falling = down * time + (down_end - down) * time * time / (2.0 * duration)
     loudness = 0.5 + 0.5 * _sine((1.3 + 0.4 * p[4]) * time)

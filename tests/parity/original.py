@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from parity import fill
 from torch import Tensor
 
 from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerConfig
-from parity import fill
 
 KEYS: dict[str, tuple[int, ...]] = {
     key: tuple(shape) for key, shape in json.loads(Path(__file__).with_name("original_keys.json").read_text()).items()

@@ -1,0 +1,105 @@
+"""Manifests: the original's row form, JSON Lines, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gama.data.manifest import by_clip, read
+from gama.errors import ManifestError
+
+ROW = {"audio_id": "a.wav", "instruction": "What?", "output": "A dog."}
+EVENT = {"label": "dog", "start": 0.5, "end": 1.0, "count": 1, "level_db": -20.0, "centroid_hz": 900.0}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.json"
+
+
+def test_the_originals_form(path: Path) -> None:
+    full = ROW | {"input": "more", "dataset": "set", "task": "cla", "unknown": [1]}
+    path.write_text(json.dumps([ROW, full, ROW | {"audio_id": "empty"}, ROW | {"input": None}]))
+    plain, whole, text, null = read(path)
+    assert plain.audio == path.parent / "a.wav"
+    assert (plain.instruction, plain.output, plain.input, plain.task, plain.dataset) == ("What?", "A dog.", "", "", "")
+    assert (plain.scene, plain.fold, plain.check) == (None, None, None)
+    assert (whole.input, whole.dataset, whole.task) == ("more", "set", "cla")
+    assert text.audio is None
+    assert null.input == ""
+
+
+def test_absolute_clips_stay(path: Path) -> None:
+    path.write_text(json.dumps([ROW | {"audio_id": "/far/b.wav"}]))
+    assert read(path)[0].audio == Path("/far/b.wav")
+
+
+def test_json_lines_with_blank_lines_mark_and_odd_separators(path: Path) -> None:
+    odd = ROW | {"output": "one\u2028two"}  # a line separator to str.splitlines, not to JSON Lines
+    lines = [json.dumps(ROW), "", json.dumps(odd, ensure_ascii=False), ""]
+    path.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    assert [row.output for row in read(path)] == ["A dog.", "one\u2028two"]
+
+
+def test_truth_fold_and_check(path: Path) -> None:
+    check = {"key": "yes", "kind": "word"}
+    path.write_text(json.dumps([ROW | {"events": [EVENT], "duration": 3, "fold": 2, "check": check}]))
+    (row,) = read(path)
+    assert row.scene is not None and row.scene.duration == 3.0
+    assert (row.scene.events[0].label, row.fold, row.check) == ("dog", 2, check)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (3, "row 2 is int, expected an object"),
+        ({"instruction": "q", "output": "a"}, "row 2: 'audio_id' is None, expected text"),
+        (ROW | {"instruction": 5}, "row 2: 'instruction' is 5, expected text"),
+        (ROW | {"output": None}, "row 2: 'output' is None"),
+        (ROW | {"audio_id": ""}, "row 2: 'audio_id' is '', expected a file"),
+        (ROW | {"input": 5}, "row 2: 'input' is 5, expected text"),
+        (ROW | {"task": ["a"]}, r"row 2: 'task' is \['a'\], expected text"),
+        (ROW | {"fold": "1"}, "row 2: 'fold' is '1', expected a whole number"),
+        (ROW | {"fold": True}, "row 2: 'fold' is True"),
+        (ROW | {"check": "yes"}, "row 2: 'check' is 'yes', expected an object"),
+        (ROW | {"duration": 1, "events": [{"label": "dog"}]}, "row 2: 'events' cannot be read"),
+        (ROW | {"duration": "long", "events": []}, "row 2: 'events' cannot be read"),
+        (ROW | {"duration": 1, "events": [EVENT | {"label": "dgo"}]}, "row 2: 'events': no class 'dgo'"),
+        (ROW | {"duration": 1, "events": [EVENT | {"start": "0"}]}, "row 2: 'events': .*no span of numbers"),
+        (ROW | {"duration": 1, "events": [EVENT | {"start": 2.0}]}, "row 2: 'events': .*ends after it starts"),
+        (ROW | {"duration": 1, "events": [EVENT | {"end": float("nan")}]}, "row 2: 'events': .*no span"),
+    ],
+)
+def test_malformed_rows_name_file_row_and_field(path: Path, row: Any, message: str) -> None:
+    path.write_text(json.dumps([ROW, row]))
+    with pytest.raises(ManifestError, match=rf"rows\.json: {message}"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"audio_id": ', r"rows\.json: not JSON: "),
+        (b'{"a": 1}\n{"a":', r"rows\.json: row 1: 'audio_id'"),
+        (json.dumps(ROW).encode() + b"\n\n{oops", r"rows\.json: line 3 is not JSON"),
+        (b"\xff\xfe[", r"rows\.json: not text in UTF-8"),
+    ],
+)
+def test_malformed_files(path: Path, content: bytes, message: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        read(path)
+
+
+def test_a_missing_manifest(path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"rows\.json: no such manifest \(make one with"):
+        read(path)
+
+
+def test_rows_of_a_clip_come_together(path: Path) -> None:
+    names = ["a", "b", "a", "empty", "empty"]
+    path.write_text(json.dumps([ROW | {"audio_id": n, "output": str(i)} for i, n in enumerate(names)]))
+    assert [[row.output for row in group] for group in by_clip(read(path))] == [["0", "2"], ["1"], ["3"], ["4"]]

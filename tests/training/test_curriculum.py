@@ -1,0 +1,137 @@
+"""Which stages run, from what, into where; and everything that is missing said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training import tiny
+
+from gama.errors import RecipeError
+from gama.training import recipe_paths
+from gama.training.curriculum import Request, Step, curriculum, plan
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe ``mine`` of two pre-trainings and two stages, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine"
+    text = {"objective": "text", "starts_from": None, "model": tiny.MODEL, "lora": None}
+    tiny.write_stage(mine / "words.yaml", **text, data={"scenes": 4})
+    tags = text | {"objective": "tagging", "data": {"manifests": ["real/manifest.json", "mixed/manifest.json"]}}
+    tiny.write_stage(mine / "ears.yaml", **tags)
+    both = {"audio_tower": "ears", "language_model": "words"}
+    tiny.write_stage(mine / "stage1.yaml", starts_from=both, data={"manifests": ["own/manifest.json"]})
+    tiny.write_stage(mine / "stage2.yaml", starts_from="stage1")
+    (mine / "model.yaml").write_text("text_config: {}\n")
+    return mine
+
+
+def rows(path: Path) -> Path:
+    return tiny.write_rows(path, [{"audio_id": "a.wav", "instruction": "q", "output": "a"}])
+
+
+def model(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    return path
+
+
+def names(steps: list[Step]) -> list[str]:
+    return [step.name for step in steps]
+
+
+def test_parents_come_first(folder: Path) -> None:
+    assert [f.stem for f in curriculum(folder)] == ["ears", "words", "stage1", "stage2"]
+    tiny.write_stage(folder / "ears.yaml", starts_from="stage2")
+    with pytest.raises(RecipeError, match="the stages ears, stage1, stage2 start from each other"):
+        curriculum(folder)
+
+
+def test_one_stage(folder: Path) -> None:
+    (step,) = plan(Request("mine", "words"))
+    assert (step.name, step.output, step.parents) == ("mine/words", Path("runs/mine/words"), {})
+    data = rows(Path("my/rows.json"))
+    tower, words = model(Path("runs/mine/ears")), model(Path("runs/mine/words"))
+    (step,) = plan(Request("mine", "1", data=(data,), overrides=("max_steps=9",)))
+    assert step.parents == {"audio_tower": tower, "language_model": words}
+    assert step.recipe.data.manifests == (str(data),)
+    assert step.recipe.training["max_steps"] == 9
+    (step,) = plan(Request(str(folder / "stage1.yaml"), "1", data=(data,)))
+    assert (step.name, step.output) == ("mine/stage1", Path("runs/mine/stage1"))
+    assert step.parents["audio_tower"] == tower
+    (step,) = plan(Request("mine", "1", data=(data,), output=Path("elsewhere/one"), parent=words))
+    assert step.output == Path("elsewhere/one")
+    assert step.parents == {"audio_tower": words, "language_model": words}
+
+
+def test_all_stages(folder: Path) -> None:
+    data = (rows(Path("my/rows.json")),)
+    steps = plan(Request("mine", "all", data=data))
+    assert names(steps) == ["mine/ears", "mine/words", "mine/stage1", "mine/stage2"]
+    assert steps[3].parents["language_model"] == steps[2].output
+    elsewhere = plan(Request("mine", "all", data=data, output=Path("there"), parent=model(Path("base"))))
+    assert [s.output for s in elsewhere][0] == Path("there/ears")
+    assert elsewhere[3].parents["language_model"] == Path("there/stage1")  # not the model given by --from
+    for stem in ("ears", "words"):
+        model(Path("runs/mine") / stem)
+        (Path("runs/mine") / stem / "recipe.yaml").touch()
+    with pytest.raises(RecipeError, match="runs/mine/ears already holds a run"):
+        plan(Request("mine", "all", data=data))
+    assert names(plan(Request("mine", "all", data=data, resume=True))) == ["mine/stage1", "mine/stage2"]
+
+
+def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan(Request("mine", "1"))
+    assert "3 thing(s) are missing" in caught.value.message
+    for part in (
+        "runs/mine/ears (make it with: gama train --recipe mine --stage ears)",
+        "runs/mine/words (make it with: gama train --recipe mine --stage words)",
+        "data/own/manifest.json (make it with: gama prepare scenes --count",
+    ):
+        assert part in caught.value.message
+    assert caught.value.hint == "what works now: gama train --recipe mini --stage language"
+    with pytest.raises(
+        RecipeError, match=r"gama prepare real --audio-root DIR --out data/real\).*--real data/real/man"
+    ):
+        plan(Request("mine", "ears"))
+    with pytest.raises(RecipeError, match=r"data for stage2.yaml \(give --data MANIFEST\)"):
+        plan(Request("mine", "2"))
+    with pytest.raises(RecipeError, match=r"the manifest rows.json \("):  # no command makes a user's own file
+        plan(Request("mine", "2", data=(Path("rows.json"),)))
+    with pytest.raises(RecipeError, match="the model nowhere given by --from"):
+        plan(Request("mine", "2", data=(Path("rows.json"),), parent=Path("nowhere")))
+    with pytest.raises(RecipeError, match=r"a model for words.yaml to start from"):
+        plan(Request("mine", "words", overrides=("model=null",)))
+    with pytest.raises(RecipeError, match=r"runs/mine/far \(no stage of the recipe: give .* --from DIR"):
+        plan(Request("mine", "2", overrides=("starts_from=far",)))
+    assert not Path("runs").exists()
+
+
+def test_wrong_requests(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="recipe 'mine' has no stage '7' .it has: ears, words, stage1, stage2"):
+        plan(Request("mine", "7"))
+    (folder / "ears.yaml").write_text("a: !b c")
+    with pytest.raises(RecipeError, match="ears.yaml: line 1 carries the tag"):
+        plan(Request("mine", "all"))
+
+
+def test_the_full_size_recipe_without_stages_teaches_what_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_paths, "recipes_root", lambda: folder.parent)
+    with pytest.raises(RecipeError, match=r"has no stages in this version .*gama train --recipe mini --stage language"):
+        plan(Request("gama", "2"))
+
+
+def test_an_output_folder_is_looked_at_before_anything_runs(folder: Path) -> None:
+    output = Path("here")
+    output.mkdir()
+    assert plan(Request("mine", "words", output=output))
+    (output / "notes.txt").touch()
+    with pytest.raises(RecipeError, match="here already holds a run"):
+        plan(Request("mine", "words", output=output))
+    with pytest.raises(RecipeError, match="here holds no run to continue"):
+        plan(Request("mine", "words", output=output, resume=True))
+    (output / "recipe.yaml").touch()
+    assert plan(Request("mine", "words", output=output, resume=True))
