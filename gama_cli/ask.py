@@ -173,9 +173,12 @@ def _facts(answer: Answer, gama: Gama, options: dict[str, Any]) -> dict[str, Any
         facts["clips"] = [{"clip": c.source, **_clip_facts(c)} for c in answer.clips]
     if answer.clips:
         facts["channel"] = options["channel"]
-    facts["windows"] = [
-        {"start": round(h.start, 3), "end": round(h.end, 3), "answer": h.text, "finish": h.finish} for h in answer.heard
-    ]
+    if len(answer.clips) == 1:
+        facts["windows"] = [
+            {"start": round(h.start, 3), "end": round(h.end, 3), "answer": h.text, "finish": h.finish}
+            for h in answer.heard
+        ]
+    facts["finish"] = answer.heard[-1].finish
     facts["model"] = {
         "name": gama.name,
         "quantization": gama.quantization,

@@ -47,9 +47,9 @@ def list_recipes(as_json: bool) -> None:
 def show(name: str, stage: int | None) -> None:
     """Print recipe NAME as YAML, one document a stage."""
     from gama.errors import RecipeError
-    from gama.training.recipe_paths import recipe_folder, stage_files
+    from gama.training.recipe_paths import recipe_files, recipe_folder
 
-    files = stage_files(recipe_folder(name))
+    files = recipe_files(recipe_folder(name))
     if stage is not None:
         wanted = [path for path in files if path.stem == f"stage{stage}"]
         if not wanted:
@@ -68,9 +68,9 @@ def copy(name: str, dest: Path) -> None:
     The copy is yours to change. Nothing is overwritten.
     """
     from gama.errors import RecipeError
-    from gama.training.recipe_paths import recipe_folder, stage_files
+    from gama.training.recipe_paths import recipe_files, recipe_folder
 
-    files = stage_files(recipe_folder(name))
+    files = recipe_files(recipe_folder(name))
     present = [path.name for path in files if (dest / path.name).exists()]
     if present:
         raise RecipeError(f"{str(dest)!r} already holds {', '.join(present)}", "give a folder that does not")
@@ -79,7 +79,7 @@ def copy(name: str, dest: Path) -> None:
         # mode x: a file that appeared in the meantime is not overwritten either
         with (dest / path.name).open("xb") as copied:
             copied.write(path.read_bytes())
-    console.note(f"copied {len(files)} stages to {dest}; run them with: gama train --recipe {dest} --stage 1")
+    console.note(f"copied {len(files)} files to {dest}; run them with: gama train --recipe {dest} --stage 1")
 
 
 def _summary(stage: Path) -> str:

@@ -13,13 +13,16 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def model_folder(name_or_dir: str | Path | None = None) -> Path:
     """The folder of a model given by name or path; None for the packaged one.
 
+    A packaged model's bare name is that model whatever lies in the working directory; ``./mini`` is a path.
+
     Raises:
         CheckpointError: when there is no such model, or the folder holds none.
     """
-    name = DEFAULT if name_or_dir is None else str(name_or_dir)
-    packaged = _ASSETS / name
-    if name.isidentifier() and not Path(name).exists() and packaged.is_dir():
-        return packaged
+    if name_or_dir is None:
+        return _ASSETS / DEFAULT
+    name = str(name_or_dir)
+    if name in names():
+        return _ASSETS / name
     folder = Path(name)
     if not folder.exists():
         raise CheckpointError(

@@ -1,0 +1,1 @@
+"""Clips, questions and answers on their way to a batch: manifests, features, datasets, collators."""

@@ -86,10 +86,11 @@ class ClipDataset(EpochDataset):
     """Clips of one or several manifests with their features.
 
     Args:
-        manifests: files to read; a clip named in several rows is one item.
+        manifests: files to read.
         features: folder of the feature cache.
         seed: of questions and augmentation.
         questions: questions a clip; drawn from its truth where there is one, else from its rows.
+        packing: whether all rows of a clip are one item; otherwise each row is one, asked as it stands.
         tasks: kinds of question to draw.
         folds: recordings of other folds are left out; those without a fold stay. Rows without a clip are left out.
         augmentation: 0 for none; 1 for the whole strength. Levels stay true.
@@ -114,10 +115,12 @@ class ClipDataset(EpochDataset):
         augmentation: float = 0.0,
         workers: int = 1,
         truth: bool = False,
+        packing: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(seed)
-        groups = [group for path in manifests for group in by_clip(read(path))]
+        rows = [read(path) for path in manifests]
+        groups = [g for part in rows for g in (by_clip(part) if packing else [[row] for row in part])]
         paths = list(dict.fromkeys(g[0].audio for g in groups if g[0].audio is not None))
         kept = [g for g in groups if g[0].audio is not None and (folds is None or g[0].fold in (None, *folds))]
         if not kept:
@@ -131,6 +134,7 @@ class ClipDataset(EpochDataset):
             )
         self.clips: list[list[Row]] = kept
         self.questions = questions
+        self.packing = packing
         self.tasks = tasks
         self.augmentation = augmentation
         self.store = FbankStore(paths, features, workers=workers, progress=progress)
@@ -153,10 +157,12 @@ class ClipDataset(EpochDataset):
         return Item(fbank, frames, scene, questions, int(rng.integers(2**32)))
 
     def _questions(self, rows: list[Row], scene: Scene | None, rng: np.random.Generator) -> tuple[Question, ...]:
-        if scene is not None:
+        if scene is not None and self.packing:
             return _asked(scene, rng, self.questions, self.tasks)
         chosen = rng.permutation(len(rows))[: self.questions]
-        return tuple(Question(_instruction(rows[i]), rows[i].output) for i in chosen)
+        return tuple(
+            Question(instruction(rows[i].instruction, input=rows[i].input), rows[i].output) for i in chosen
+        )
 
 
 def _asked(scene: Scene, rng: np.random.Generator, count: int, tasks: Sequence[str] | None) -> tuple[Question, ...]:
@@ -166,7 +172,3 @@ def _asked(scene: Scene, rng: np.random.Generator, count: int, tasks: Sequence[s
     if scene.silent:  # as the engine tells the model
         return tuple(Question(instruction(qa.instruction, silent=True), qa.output) for qa in asked)
     return tuple(Question(qa.instruction, qa.output) for qa in asked)
-
-
-def _instruction(row: Row) -> str:
-    return f"{row.instruction}\n\n### Input:\n{row.input}" if row.input else row.instruction

@@ -12,6 +12,7 @@ from gama.data.manifest import Row, by_clip, read
 from gama.data.scenes.answers import QA, named, score
 from gama.data.scenes.classes import BY_LABEL
 from gama.errors import ManifestError
+from gama.prompt import instruction
 
 if TYPE_CHECKING:
     from gama.inference.engine import Gama
@@ -117,7 +118,7 @@ def answered(
     """
     for group in groups:
         clips = [row.audio for row in group if row.audio is not None]
-        answers = gama.batch(clips, [row.instruction for row in group])
+        answers = gama.batch(clips, [instruction(row.instruction, input=row.input) for row in group])
         for row, answer in zip(group, answers, strict=True):
             yield Result(row, str(answer), right(row, str(answer)))
         if progress is not None:

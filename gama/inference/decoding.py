@@ -77,6 +77,7 @@ def decode(
     stops = torch.tensor(list(stop_ids), device=model.device)
     ends = torch.tensor([sampling.max_new_tokens] * len(inputs["input_ids"]) if limits is None else list(limits))
     ends = ends.to(model.device)
+    placeholder = model.config.audio_token_id
     mask = inputs["attention_mask"]
     ids = inputs["input_ids"]
     step = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "use_cache": True, "logits_to_keep": 1}
@@ -85,6 +86,8 @@ def decode(
     for made in range(1, sampling.max_new_tokens + 1):
         output = model(**step)
         scores = output.logits[:, -1].float()
+        if placeholder < scores.shape[-1]:
+            scores[:, placeholder] = -math.inf  # it stands for sound and is never an answer
         if sampling.temperature > 0:
             # from the largest down: a tiny temperature then gives -inf, never inf - inf
             chances = warpers(ids, scores - scores.amax(-1, keepdim=True)).softmax(-1)
@@ -110,7 +113,7 @@ def decode(
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
     warpers = LogitsProcessorList()
     if sampling.temperature > 0:
-        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+        warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
         if sampling.top_p < 1.0:
             warpers.append(TopPLogitsWarper(sampling.top_p))
     return warpers

@@ -13,7 +13,7 @@ import torch
 
 from gama import audio
 from gama.audio import Waveform
-from gama.errors import GamaError, PromptError
+from gama.errors import PromptError
 from gama.inference.decoding import Sampling, TextStream, decode
 from gama.inference.loading import load_model
 from gama.model.gama import GamaForConditionalGeneration
@@ -199,6 +199,8 @@ class Gama:
         """Decode clips to waveforms, spans cut."""
         if clips is None:
             return []
+        if isinstance(clips, (list, tuple)) and not clips:
+            raise PromptError("an empty list of clips was given", "give clips, or None to ask without sound")
         each: Sequence[Any] = clips if isinstance(clips, (list, tuple)) else [clips]
         return [self._read(clip, how) for clip in each]
 
@@ -339,7 +341,10 @@ class _Span:
 
 
 def _span(group: Sequence[Waveform]) -> tuple[float, float]:
-    return (group[0].start, group[-1].start + group[-1].duration) if group else (0.0, 0.0)
+    """The span of one window in its file; of several heard together, from 0 to how long they are."""
+    if len(group) == 1:
+        return group[0].start, group[0].start + group[0].duration
+    return 0.0, sum(window.duration for window in group)
 
 
 def load(
@@ -366,4 +371,4 @@ def load(
     return Gama(model, processor, name=str(name_or_dir or "mini"), quantization=quant)
 
 
-__all__ = ["Answer", "Asking", "Gama", "GamaError", "Heard", "load"]
+__all__ = ["Answer", "Asking", "Gama", "Heard", "load"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from gama.bitsandbytes_import import import_bitsandbytes
@@ -24,6 +25,12 @@ _COMPLAINTS = {
     "mismatched_keys": "has other shapes for",
 }
 _QUANTIZATIONS = ("none", "8bit", "4bit")
+# what transformers raises for a folder whose configuration or weights make no sense
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ArithmeticError, ImportError),
+    SafetensorError,
+    StrictDataclassError,
+)
 _SLOW = 2**30  # bytes of weights from which loading shows its progress on a terminal
 
 
@@ -99,13 +106,15 @@ def load_model(
                 dtype=precision,
                 device_map={"": target} if quantized is not None or target.type != "cpu" else None,
                 local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that they are reported by name; refused below
                 **extra,
             )
             _check(info, folder)
-            processor = GamaProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            processor = GamaProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder}: the model cannot be loaded: {reason}") from error
     model.eval()

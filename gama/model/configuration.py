@@ -88,6 +88,8 @@ class GamaQFormerConfig(PreTrainedConfig):
         num_query_tokens: query tokens, and so soft tokens of the Q-Former branch.
         aggregator_dropout: dropout of the aggregator while it trains; the Q-Former has none (it was always in
             evaluation mode in the original, also when trained).
+        time_positions: whether the features the queries read carry learned positions in time. The released Q-Former
+            has none; a small encoder trained on crops keeps too little of them to say when something happens.
     """
 
     model_type = "gama_qformer"
@@ -102,6 +104,7 @@ class GamaQFormerConfig(PreTrainedConfig):
         cross_attention_frequency: int = 2,
         layer_norm_eps: float = 1e-12,
         aggregator_dropout: float = 0.1,
+        time_positions: bool = False,
         **kwargs: Any,
     ) -> None:
         self.num_query_tokens = num_query_tokens
@@ -112,6 +115,7 @@ class GamaQFormerConfig(PreTrainedConfig):
         self.cross_attention_frequency = cross_attention_frequency
         self.layer_norm_eps = layer_norm_eps
         self.aggregator_dropout = aggregator_dropout
+        self.time_positions = time_positions
         super().__init__(**kwargs)
 
 

@@ -11,6 +11,7 @@ from transformers.generation import LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gama.model.configuration import GamaConfig
+from gama.model.qformer import waves
 from gama.model.tower import GamaAudioTower, TowerOutput
 
 IGNORED = -100
@@ -29,7 +30,9 @@ def text_ids_only(ids: Tensor, audio_token_id: int, prompt_mask: Tensor | None) 
     if prompt_mask is not None:
         hidden[:, : prompt_mask.shape[1]] |= prompt_mask.to(ids.device) == 0
     first = (~hidden).to(torch.uint8).argmax(dim=1, keepdim=True)
-    return torch.where(hidden, ids.gather(1, first), ids)
+    text = ids.gather(1, first)
+    text = text.masked_fill(text == audio_token_id, 0)  # a row of placeholders alone
+    return torch.where(hidden, text, ids)
 
 
 class TextOnlyProcessors(LogitsProcessorList):
@@ -45,6 +48,9 @@ class TextOnlyProcessors(LogitsProcessorList):
         self.prompt_mask = prompt_mask
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        if self.audio_token_id < scores.shape[-1]:
+            scores = scores.clone()
+            scores[:, self.audio_token_id] = -torch.inf  # it stands for sound and is never an answer
         return super().__call__(text_ids_only(input_ids, self.audio_token_id, self.prompt_mask), scores, **kwargs)
 
 
@@ -67,6 +73,9 @@ class GamaPreTrainedModel(PreTrainedModel):
             nn.init.trunc_normal_(module.qformer.query_tokens, std=0.02)
             nn.init.trunc_normal_(module.encoder.position, std=0.02)
             nn.init.trunc_normal_(module.encoder.modality, std=0.02)
+            positions = module.qformer.time_positions
+            if positions is not None:
+                positions.copy_(waves(*positions.shape[1:]))
 
 
 class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
@@ -243,8 +252,6 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
             own = mask if mask is not None and mask.shape == prompt.shape else None
             kwargs["encoder_input_ids"] = text_ids_only(prompt, self.config.audio_token_id, own)
         processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
-        if not len(processors):
-            return processors
         return TextOnlyProcessors(processors, self.config.audio_token_id, mask if mask is None else mask.clone())
 
 

@@ -141,7 +141,9 @@ class GamaProcessor(ProcessorMixin):
             PromptError: where placeholders and clips do not match.
         """
         clips = [] if audio is None else as_clips(audio)
-        if text is None:
+        if not text and not clips:
+            raise PromptError("neither text nor a clip was given", "give text=…, audio=… or both")
+        if not text:
             return self.feature_extractor(clips, sampling_rate, return_tensors)
         texts = [text] if isinstance(text, str) else list(text)
         prompts = [self._split(t, add_special_tokens) for t in self._placed(texts, len(clips))]
@@ -242,7 +244,10 @@ class GamaProcessor(ProcessorMixin):
                 ids += self._mark(segment)
             else:
                 ids += self.tokenizer(
-                    segment.text, add_special_tokens=False, split_special_tokens=not segment.special
+                    segment.text,
+                    add_special_tokens=False,
+                    split_special_tokens=not segment.special,
+                    verbose=False,  # the engine says itself when a prompt is too long
                 )["input_ids"]
         return ids
 
@@ -285,6 +290,8 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     """A message's content as parts of text and audio."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     for part in parts:
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise PromptError("a text part without text", 'write {"type": "text", "text": "…"}')
         if part.get("type") not in ("text", "audio"):
             raise PromptError(f"a message holds a part of type {part.get('type')!r}", "parts are 'text' or 'audio'")
     return parts
@@ -300,6 +307,8 @@ def _clip_of(part: dict[str, Any]) -> Any:
 
 
 def _turn(message: dict[str, Any]) -> Turn:
+    if "role" not in message or "content" not in message:
+        raise PromptError(f"a message has {sorted(message)}", "a message has 'role' and 'content'")
     parts = _parts(message["content"])
     text = "\n".join(p["text"] for p in parts if p["type"] == "text")
     return Turn(message["role"], text, sum(p["type"] == "audio" for p in parts))

@@ -27,6 +27,13 @@ class QFormerLayer(nn.Module):
         return self.feed_forward(queries)
 
 
+def waves(length: int, width: int) -> Tensor:
+    """Sines and cosines of many periods, from which positions start: (1, length, width)."""
+    period = 10_000.0 ** (torch.arange(width // 2) / (width // 2))
+    phase = torch.arange(length).unsqueeze(1) / period
+    return torch.cat([phase.sin(), phase.cos()], dim=1).unsqueeze(0)
+
+
 class GamaQFormer(nn.Module):
     """Learned query tokens and the layers that let them read the audio.
 
@@ -34,12 +41,14 @@ class GamaQFormer(nn.Module):
         config: sizes.
         context_width: width of the pooled features.
         context_eps: epsilon of the LayerNorm over the pooled features (``qformer_proj_norm``).
+        time: time patches of a clip.
     """
 
-    def __init__(self, config: GamaQFormerConfig, context_width: int, context_eps: float) -> None:
+    def __init__(self, config: GamaQFormerConfig, context_width: int, context_eps: float, time: int) -> None:
         super().__init__()
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.hidden_size))
         self.feature_norm = nn.LayerNorm(context_width, eps=context_eps)
+        self.time_positions = nn.Parameter(waves(time, context_width)) if config.time_positions else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(
             QFormerLayer(config, context_width, index) for index in range(config.num_hidden_layers)
@@ -48,6 +57,8 @@ class GamaQFormer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Pooled features (B, T, C) -> (B, Q, D)."""
         features = self.feature_norm(features)
+        if self.time_positions is not None:
+            features = features + self.time_positions
         queries = self.norm(self.query_tokens).expand(features.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, features)

@@ -63,7 +63,7 @@ class GamaAudioTower(nn.Module):
         eps = encoder.layer_norm_eps
         self.encoder = GamaEncoder(encoder)
         self.aggregator = GamaAggregator(config)
-        self.qformer = GamaQFormer(qformer, encoder.hidden_size, eps)
+        self.qformer = GamaQFormer(qformer, encoder.hidden_size, eps, encoder.grid[1])
         self.qformer_projector = Projector(qformer.hidden_size, text_width, eps)
         self.aggregator_projector = Projector(qformer.hidden_size, text_width, eps)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
-from gama.training.recipe_paths import FULL_SIZE, recipe_folder, recipe_names
+from gama.training.recipe_paths import recipe_folder
 
 if TYPE_CHECKING:
     from gama.training.trainer import Watch
@@ -106,8 +106,6 @@ def _is_file(request: Request) -> bool:
 def _files(request: Request) -> list[Path]:
     if _is_file(request):
         return [Path(request.recipe)]
-    if request.recipe == FULL_SIZE and FULL_SIZE not in recipe_names():
-        raise RecipeError(f"the full-size recipe {FULL_SIZE!r} has no stages in this version", _WORKS_NOW)
     folder = recipe_folder(request.recipe)
     if request.stage == "all":
         return curriculum(folder)
@@ -171,8 +169,10 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
 def _preparation(folder: Path) -> str:
     if folder.name == "real":
         return f"gama prepare real --audio-root DIR --out {folder}"
-    mixed = f" --real {folder.parent / 'real/manifest.json'}" if folder.name == "mixed" else ""
-    return f"gama prepare scenes --count 6000 --seed {2 if mixed else 1}{mixed} --out {folder}"
+    if folder.name == "mixed":
+        real = folder.parent / "real/manifest.json"
+        return f"gama prepare scenes --count 7000 --seed 2 --real {real} --real-share 0.9 --folds 1,2,3 --out {folder}"
+    return f"gama prepare scenes --count 3000 --seed 1 --out {folder}"
 
 
 def checked(steps: Sequence[Step]) -> list[Step]:

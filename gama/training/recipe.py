@@ -30,6 +30,7 @@ class Data:
         folds: folds of real recordings to train on; None for all.
         tasks: kinds of question drawn from a scene's truth; None for all.
         questions: questions a clip and step.
+        packing: whether the questions of a clip share one row; otherwise every row of a manifest stands alone.
         augmentation: share of clips that are equalised and masked.
     """
 
@@ -38,6 +39,7 @@ class Data:
     folds: tuple[int, ...] | None = None
     tasks: tuple[str, ...] | None = None
     questions: int = 8
+    packing: bool = True
     augmentation: float = 0.0
 
 

@@ -40,6 +40,12 @@ def stage_files(folder: Path) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
+def recipe_files(folder: Path) -> list[Path]:
+    """Every file of a recipe: its numbered stages, then pre-training stages and what they share."""
+    numbered = stage_files(folder)
+    return numbered + [path for path in sorted(folder.glob("*.yaml")) if path not in numbered]
+
+
 def recipe_names() -> list[str]:
     """The names of the packaged recipes, the full-size one first."""
     root = recipes_root()

@@ -12,6 +12,7 @@ from torch import nn
 
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.errors import MissingPackageError, RecipeError
+from gama.inference.loading import load_model
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaFeatureExtractor, GamaProcessor
@@ -87,11 +88,10 @@ def start(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForCondition
             )
         return from_nothing(recipe.model, int(recipe.training.get("seed", 42)))
     source = parents["language_model"]
-    gama = GamaForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
-    processor = GamaProcessor.from_pretrained(source)
+    gama, processor = load_model(source, quant="none", device="cpu", dtype="float32")
     tower = parents["audio_tower"]
     if tower != source:
-        other = GamaForConditionalGeneration.from_pretrained(tower, dtype=torch.float32)
+        other, _ = load_model(tower, quant="none", device="cpu", dtype="float32")
         gama.audio_tower.load_state_dict(other.audio_tower.state_dict(), strict=True)
         gama.config.lineage = other.config.lineage + gama.config.lineage
     return gama, processor

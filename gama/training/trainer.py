@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 import gama as package
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
@@ -113,6 +113,16 @@ class MetricsLog(TrainerCallback):
             self.watch(state.global_step, state.max_steps, self.latest)
 
 
+class Epochs(TrainerCallback):
+    """Tells the data which epoch it is: accelerate forgets to where batches are skipped or shared among processes."""
+
+    def __init__(self, dataset: EpochDataset) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
 def _step(line: str) -> float:
     """The step of a line of metrics; infinity for a line that was cut short when a run was killed."""
     try:
@@ -163,15 +173,26 @@ def run(
         args=arguments,
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[MetricsLog(output / "metrics.jsonl", watch)],
+        callbacks=[Epochs(dataset), MetricsLog(output / "metrics.jsonl", watch)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
-    trainer.train(resume_from_checkpoint=_last_checkpoint(output) if resume else None)
+    steps = _train(trainer, _last_checkpoint(output) if resume else None)
     ledger = describe(objective)
     if recipe.lora is not None:
         stages.merge_lora(gama)
-    gama.config.lineage = [*gama.config.lineage, _lineage(recipe, parents, ledger, trainer.state.global_step)]
+    gama.config.lineage = [*gama.config.lineage, _lineage(recipe, parents, ledger, steps)]
     save(gama, processor, output)
+
+
+def _train(trainer: StageTrainer, checkpoint: str | None) -> int:
+    """Train from a checkpoint, or from the beginning, to the end; returns the steps done."""
+    if checkpoint is not None:
+        done = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
+        if 0 < trainer.args.max_steps <= done:
+            trainer._load_from_checkpoint(checkpoint)  # the Trainer would do one more step
+            return done
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return int(trainer.state.global_step)
 
 
 def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: Path) -> None:
@@ -181,6 +202,7 @@ def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: P
     gama.save_pretrained(partial)
     processor.save_pretrained(partial)
     for file in sorted(partial.iterdir(), key=lambda f: f.name == "config.json"):
+        file.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(file, output / file.name)
     partial.rmdir()
 
@@ -237,6 +259,7 @@ def _dataset(recipe: Recipe, features: Path, arguments: TrainingArguments) -> Ep
         questions=0 if recipe.objective in ("tagging", "naming") else data.questions,
         tasks=data.tasks,
         folds=data.folds,
+        packing=data.packing,
         augmentation=data.augmentation,
         workers=max(1, torch.get_num_threads()),
         truth=recipe.objective in ("tagging", "naming"),

@@ -111,3 +111,12 @@ def test_symbolic_scenes() -> None:
     assert data[4] == SymbolicScenes(5, seed=1, questions=3, tasks=("what",))[4]
     assert data[4].scene != data[3].scene
     assert data[0].fbank is None and len(data[0].questions) == 3
+
+
+def test_without_packing_every_row_stands_alone(manifest: Path) -> None:
+    data = dataset(manifest, packing=False)
+    assert [[q.output for q in data[i].questions] for i in range(len(data))] == [["A dog."]] * 2 + [
+        ["a0"],
+        ["a1"],
+        ["a2"],
+    ]

@@ -71,27 +71,41 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("objective", ["answer", "tagging"])
-def test_a_resumed_run_equals_an_undisturbed_one(train: Any, tmp_path: Path, objective: str) -> None:
-    # 4 steps an epoch: the checkpoint lies within the first, the rest of the run crosses into the second
-    changes = {**CHANGES[objective], "max_steps": 6, "save_steps": 3, "save_total_limit": 5}
+@pytest.mark.parametrize(("objective", "step"), [("answer", 3), ("answer", 6), ("tagging", 6), ("answer", 8)])
+def test_a_resumed_run_equals_an_undisturbed_one(train: Any, tmp_path: Path, objective: str, step: int) -> None:
+    # 4 steps an epoch: 3 lies within the first, 6 within the second, 8 between two
+    changes = {**CHANGES[objective], "max_steps": 9, "save_steps": step, "save_total_limit": 5}
     changes |= {"starts_from": "base", "model": None}
     whole = train("whole", **changes)
     stopped = tmp_path / "stopped"
-    shutil.copytree(whole, stopped, ignore=shutil.ignore_patterns("model*", "config.json", "checkpoint-6"))
-    torn = stopped / "checkpoint-5"  # killed in the midst of saving
-    shutil.copytree(stopped / "checkpoint-3", torn)
+    shutil.copytree(whole, stopped, ignore=shutil.ignore_patterns("model*", "config.json", "checkpoint-*"))
+    shutil.copytree(whole / f"checkpoint-{step}", stopped / f"checkpoint-{step}")
+    torn = stopped / f"checkpoint-{step + 1}"  # killed in the midst of saving
+    shutil.copytree(stopped / f"checkpoint-{step}", torn)
     (torn / "trainer_state.json").write_text('{"global_step": 5, "log_hi')
     lines = (whole / "metrics.jsonl").read_text().splitlines()
-    (stopped / "metrics.jsonl").write_text("\n".join([*lines[:5], lines[5][:20]]))
+    (stopped / "metrics.jsonl").write_text("\n".join([*lines[: step + 1], lines[-1][:20]]))
     torch.manual_seed(99)
     train("stopped", resume=True, **changes)
-    assert [m["step"] for m in tiny.metrics(stopped)] == [1, 2, 3, 4, 5, 6]
+    assert [m["step"] for m in tiny.metrics(stopped)] == list(range(1, 10))
     for key in ("loss", "learning_rate", "grad_norm"):
         assert [m[key] for m in tiny.metrics(stopped)] == [m[key] for m in tiny.metrics(whole)]
     expected, got = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
     assert got.keys() == expected.keys()
     assert [k for k in expected if not torch.equal(expected[k], got[k])] == []
+
+
+def test_a_finished_run_is_not_trained_further(train: Any) -> None:
+    changes = {"max_steps": 3, "save_steps": 3, "lr_scheduler_type": "constant"}  # 4 steps an epoch
+    output = train("run", **changes)
+    weights, lines = load_file(output / "model.safetensors"), tiny.metrics(output)
+    (output / "config.json").unlink()  # killed while the model was written
+    train("run", resume=True, **changes)
+    assert tiny.metrics(output) == lines
+    assert all(torch.equal(tensor, weights[k]) for k, tensor in load_file(output / "model.safetensors").items())
+    assert json.loads((output / "config.json").read_text())["lineage"][-1]["steps"] == 3
+    train("run", resume=True, **changes | {"max_steps": 5})
+    assert [m["step"] for m in tiny.metrics(output)] == [1, 2, 3, 4, 5]
 
 
 def test_metrics_and_progress(train: Any) -> None:

@@ -1,0 +1,1 @@
+"""Procedural sound scenes with exact truth, and true questions and answers about them."""

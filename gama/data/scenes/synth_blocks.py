@@ -169,11 +169,6 @@ def low_pass(cut: float, order: int = 1) -> Curve:
     return lambda f: (1 / (1 + 1j * (f / np.float32(cut))) ** order).astype(np.complex64)
 
 
-def high_pass(cut: float, order: int = 1) -> Curve:
-    """A causal high pass at ``cut`` Hz."""
-    return lambda f: (1 / (1 - 1j * (np.float32(cut) / np.maximum(f, 1.0))) ** order).astype(np.complex64)
-
-
 def resonances(centers: Sequence[float], widths: Sequence[float], gains: Sequence[float], floor: float = 0.0) -> Curve:
     """Parallel causal resonators (formants) in Hz, each with unit gain times its own at the centre."""
 
