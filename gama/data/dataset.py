@@ -160,9 +160,7 @@ class ClipDataset(EpochDataset):
         if scene is not None and self.packing:
             return _asked(scene, rng, self.questions, self.tasks)
         chosen = rng.permutation(len(rows))[: self.questions]
-        return tuple(
-            Question(instruction(rows[i].instruction, input=rows[i].input), rows[i].output) for i in chosen
-        )
+        return tuple(Question(instruction(rows[i].instruction, input=rows[i].input), rows[i].output) for i in chosen)
 
 
 def _asked(scene: Scene, rng: np.random.Generator, count: int, tasks: Sequence[str] | None) -> tuple[Question, ...]:
