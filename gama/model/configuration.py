@@ -154,23 +154,24 @@ class GamaConfig(PreTrainedConfig):
     ) -> None:
         if text_config is None:
             text_config = {"model_type": "llama", **_LLAMA2_7B}
+        text: Any = text_config
         if isinstance(text_config, dict):
-            text_config = AutoConfig.for_model(**{"model_type": "llama", **text_config})
+            text = AutoConfig.for_model(**{"model_type": "llama", **text_config})
         if isinstance(encoder_config, dict):
             encoder_config = GamaEncoderConfig(**encoder_config)
         if isinstance(qformer_config, dict):
             qformer_config = GamaQFormerConfig(**qformer_config)
         if aggregator not in ("released", "paper"):
             raise ValueError(f"aggregator is {aggregator!r}; expected 'released' or 'paper'")
-        self.text_config = text_config
+        self.text_config = text
         self.encoder_config = encoder_config or GamaEncoderConfig()
         self.qformer_config = qformer_config or GamaQFormerConfig()
         self.aggregator = aggregator
-        self.audio_token_id = text_config.vocab_size if audio_token_id is None else audio_token_id
+        self.audio_token_id = text.vocab_size if audio_token_id is None else audio_token_id
         self.license = license
         self.lineage = lineage or []
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"):
-            kwargs.setdefault(name, getattr(text_config, name, None))
+            kwargs.setdefault(name, getattr(text, name, None))
         super().__init__(**kwargs)
 
     @property
