@@ -105,7 +105,7 @@ def test_copy(runner: CliRunner, root: Path, tmp_path: Path) -> None:
     result = runner.invoke(cli, ["recipes", "copy", "mini", str(dest)])
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "copied 2 stages" in result.stderr
+    assert "copied 2 files" in result.stderr
     assert sorted(path.name for path in dest.iterdir()) == ["stage1.yaml", "stage2.yaml"]
     assert (dest / "stage2.yaml").read_bytes() == (root / "mini" / "stage2.yaml").read_bytes()
 
@@ -118,3 +118,12 @@ def test_copy_overwrites_nothing(runner: CliRunner, tmp_path: Path) -> None:
     assert "already holds stage2.yaml" in result.stderr
     assert (tmp_path / "stage2.yaml").read_text() == "mine"
     assert not (tmp_path / "stage1.yaml").exists()
+
+
+def test_a_copy_of_mini_holds_everything_it_needs(runner: CliRunner, tmp_path: Path) -> None:
+    from gama.training.curriculum import curriculum
+
+    assert runner.invoke(cli, ["recipes", "copy", "mini", str(tmp_path / "mine")]).exit_code == 0
+    stems = [file.stem for file in curriculum(tmp_path / "mine")]
+    assert stems[-6:] == ["alignment", "stage1", "stage2", "stage3", "stage4", "stage5"]
+    assert {"encoder", "language"} == set(stems[:-6]) and (tmp_path / "mine" / "model.yaml").is_file()

@@ -27,6 +27,7 @@ class Scripted:
     """Says the next id of each row's script, by logits; remembers what it was given."""
 
     device = torch.device("cpu")
+    config = SimpleNamespace(audio_token_id=VOCABULARY)  # beyond the vocabulary
 
     def __init__(self, *scripts: list[int]) -> None:
         self.scripts = scripts
@@ -184,3 +185,15 @@ def test_an_unfinished_character_is_held_back_until_the_end(tokenizer: Any) -> N
     stream = TextStream(tokenizer)
     shown = "".join(stream.push(token) for token in ids[:-1])
     assert shown == "ok " and "\ufffd" in stream.finish()
+
+
+def test_the_placeholder_is_never_an_answer() -> None:
+    model = Fixed(torch.tensor([0.0, 9.0, 5.0, 1.0]))
+    model.config = SimpleNamespace(audio_token_id=1)
+    tokens = [int(t) for t in decode(model, prompts([1]), Sampling(max_new_tokens=3), [STOP])]  # type: ignore[arg-type]
+    assert tokens == [2, 2, 2]
+
+
+def test_a_whole_number_is_a_temperature() -> None:
+    drawn = list(decode(Fixed(torch.zeros(4)), prompts([1]), Sampling(2, temperature=1, seed=0), [STOP]))  # type: ignore[arg-type]
+    assert len(drawn) == 2

@@ -118,12 +118,6 @@ def test_wrong_requests(folder: Path) -> None:
         plan(Request("mine", "all"))
 
 
-def test_the_full_size_recipe_without_stages_teaches_what_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_paths, "recipes_root", lambda: folder.parent)
-    with pytest.raises(RecipeError, match=r"has no stages in this version .*gama train --recipe mini --stage language"):
-        plan(Request("gama", "2"))
-
-
 def test_an_output_folder_is_looked_at_before_anything_runs(folder: Path) -> None:
     output = Path("here")
     output.mkdir()
