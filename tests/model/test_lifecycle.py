@@ -162,3 +162,19 @@ def test_quantized_language_model(bits: int, tmp_path: Path) -> None:
     want = logits(original, CLIP + WORDS, audio_values=fbank)
     assert (got - want).norm() < (0.1 if bits == 8 else 0.6) * want.norm()
     assert generate(made, ROWS, small.fbanks(4)).shape == (4, 8)
+
+
+def test_positions_in_time_let_the_queries_tell_when(tmp_path: Path) -> None:
+    """With them, queries hear whether a feature comes early or late; they start as waves and survive a save."""
+    plain = small.model().audio_tower.qformer
+    timed_model = small.model(qformer_config=small.QFORMER | {"time_positions": True})
+    timed = timed_model.audio_tower.qformer
+    features = torch.randn(1, small.TIMES, 32, generator=torch.Generator().manual_seed(1))
+    backwards = features.flip(1)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(features), plain(backwards))
+        assert (timed(features) - timed(backwards)).abs().max() > 1e-3
+    assert plain.time_positions is None and timed.time_positions is not None
+    timed_model.save_pretrained(tmp_path)
+    again = GamaForConditionalGeneration.from_pretrained(tmp_path)
+    torch.testing.assert_close(again.audio_tower.qformer.time_positions, timed.time_positions)
