@@ -7,19 +7,12 @@ from pathlib import Path
 import click
 
 from gama_cli import console
-from gama_cli.options import json_option, model_options
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if value is None else tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of fold numbers such as 1,2,3.", ctx, param) from None
+from gama_cli.options import fold_list, json_option, model_options
 
 
 @click.command("eval")
 @click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MANIFEST…")
-@click.option("--folds", callback=_numbers, metavar="1,2,…", help="Only recordings of these folds.")
+@click.option("--folds", callback=fold_list, metavar="1,2,…", help="Only recordings of these folds.")
 @click.option("--labels", metavar="A,B,…|esc10|esc18", help="Only clips whose first event is one of these classes.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask about the first N clips.")
 @click.option("--answers", type=click.Path(path_type=Path, dir_okay=False), help="Write every answer here, JSON lines.")

@@ -24,6 +24,14 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def fold_list(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Callback of an option that takes fold numbers such as ``1,2,3``."""
+    try:
+        return None if value is None else tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of fold numbers such as 1,2,3.", ctx, param) from None
+
+
 def model_options(command: Command) -> Command:
     """``model: str | None, quant: str, device: str, dtype: str``: which weights, and how they are held."""
     return _stack(

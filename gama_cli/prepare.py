@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gama_cli import console
-from gama_cli.options import FiniteRange
+from gama_cli.options import FiniteRange, fold_list
 
 
 @click.group()
@@ -20,15 +20,6 @@ def prepare() -> None:
       gama prepare real --audio-root recordings --out real
       gama prepare scenes --count 1000 --real real/manifest.json --folds 1,2,3 --out mixed
     """
-
-
-def _folds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of fold numbers such as 1,2,3.", ctx, param) from None
 
 
 @prepare.command()
@@ -62,7 +53,7 @@ def _folds(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="SHARE",
     help="Share of the sounds that are recordings, with --real.",
 )
-@click.option("--folds", callback=_folds, metavar="1,2,3", help="Take recordings of these folds only.")
+@click.option("--folds", callback=fold_list, metavar="1,2,3", help="Take recordings of these folds only.")
 @click.option(
     "--questions",
     type=click.IntRange(min=1),

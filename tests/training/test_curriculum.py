@@ -8,7 +8,6 @@ import pytest
 from training import tiny
 
 from gama.errors import RecipeError
-from gama.training import recipe_paths
 from gama.training.curriculum import Request, Step, curriculum, plan
 
 
