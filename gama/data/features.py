@@ -24,7 +24,7 @@ from numpy.lib.format import open_memmap
 
 from gama import audio
 from gama.errors import AudioError
-from gama.fbank import FRAME_LENGTH, FRAME_SHIFT, KaldiFbank
+from gama.fbank import FRAME_LENGTH, FRAME_SHIFT, kaldi_fbank
 
 _VERSION = 1  # raise when the front end changes
 _SHAPE = (1024, 128)
@@ -42,7 +42,7 @@ def _key(paths: Sequence[Path]) -> str:
 def _fbank_of(path: Path) -> tuple[np.ndarray, int]:
     samples = audio.load(path).samples
     frames = 1 + (len(samples) - FRAME_LENGTH) // FRAME_SHIFT
-    values = KaldiFbank()(torch.from_numpy(samples).unsqueeze(0))[0]
+    values = kaldi_fbank()(torch.from_numpy(samples).unsqueeze(0))[0]
     return values.numpy().astype(np.float16), min(frames, len(values))
 
 

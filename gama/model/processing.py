@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from gama import audio as audio_io
 from gama.errors import AudioError, PromptError
-from gama.fbank import KaldiFbank
+from gama.fbank import kaldi_fbank
 from gama.prompt import AUDIO_PLACEHOLDER, Clip, Mark, Segment, Text, Turn, join_text, plain, render
 
 _HELD = re.compile("\ue000(\\d+)\ue001")  # a user's words, held back while a chat template is rendered
@@ -53,7 +53,7 @@ class GamaFeatureExtractor(SequenceFeatureExtractor):
             AudioError: for a clip that cannot be read or is shorter than 25 ms.
         """
         clips = [_samples(clip, sampling_rate or self.sampling_rate) for clip in as_clips(audio)]
-        fbank = KaldiFbank(self.num_frames, self.feature_size)
+        fbank = kaldi_fbank(self.num_frames, self.feature_size)
         values = torch.cat([fbank(torch.from_numpy(clip).unsqueeze(0)) for clip in clips])
         return BatchFeature({"audio_values": values}, tensor_type=return_tensors)
 
