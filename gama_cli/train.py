@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gama_cli import console
+
+if TYPE_CHECKING:
+    from gama.training.curriculum import Step
 
 _SECONDS_A_LINE = 10.0
 
@@ -47,11 +51,29 @@ def train(
     if not steps:
         console.note("every stage is finished")
         return
-    for step in checked(steps):
+    steps = checked(steps)
+    _write_scenes(steps)
+    for step in steps:
         console.note(f"{step.name}: {step.file.name} -> {step.output}")
         with _watched(step.name) as watch:
             train_stage(step, request, watch=watch)
         console.note(f"{step.name}: done")
+
+
+def _write_scenes(steps: Sequence[Step]) -> None:
+    """Write the scenes that the stages read and that are not there; say which recordings are missing."""
+    from gama.training.curriculum import DATA
+    from gama.training.scene_sets import write
+
+    if left_out := list(dict.fromkeys(path for step in steps for path in step.left_out)):
+        console.warn(
+            f"no recordings: training on scenes alone, without {', '.join(map(str, left_out))} "
+            f"(supply them with: gama prepare real --audio-root DIR --out {DATA / 'real'})"
+        )
+    for scene_set in dict.fromkeys(made for step in steps for made in step.makes):
+        with console.progress(scene_set.count, f"writing {DATA / scene_set.name}") as advance:
+            write(scene_set, DATA, advance)
+        console.note(f"wrote {scene_set.count} scenes to {DATA / scene_set.name}")
 
 
 @contextmanager

@@ -12,25 +12,12 @@ from torch import Tensor
 
 from gama.data import augment
 from gama.data.dataset import Item
+from gama.data.hearing import frame_labels, stacked
 from gama.data.packing import IGNORED, Example, PackedBatch, pack
-from gama.data.scenes.classes import CLASSES
 from gama.data.scenes.scene import Scene
 from gama.data.scenes.transcript import VOCABULARY, transcript
 from gama.errors import RecipeError
 from gama.prompt import TEMPLATES
-
-_INDEX = {c.label: i for i, c in enumerate(CLASSES)}
-_PATCH_SECONDS = 0.16  # one time patch: 16 frames of 10 ms
-
-
-def frame_labels(scene: Scene, patches: int) -> Tensor:
-    """Which class sounds in which time patch: (T, C) of 0 and 1."""
-    labels = torch.zeros(patches, len(CLASSES))
-    for event in scene.events:
-        first = int(event.start / _PATCH_SECONDS + 0.25)
-        last = max(first + 1, int(event.end / _PATCH_SECONDS + 0.75))
-        labels[first : min(patches, last), _INDEX[event.label]] = 1.0
-    return labels
 
 
 class TaggingCollator:
@@ -108,9 +95,10 @@ class NamingCollator:
         self.transcript = TranscriptIds(tokenizer)
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Items -> ``audio_values`` (B, 1024, 128) and ``words`` (B, 96)."""
-        words = [self.transcript(item.scene) for item in items if item.scene is not None]
-        return {"audio_values": _stack(items), "words": torch.tensor(words)}
+        """Items -> ``audio_values`` (B, 1024, 128), ``words`` (B, 96) and ``heard``, the truth about each patch."""
+        scenes = [item.scene for item in items if item.scene is not None]
+        words = torch.tensor([self.transcript(scene) for scene in scenes])
+        return {"audio_values": _stack(items), "words": words, "heard": stacked(scenes)}
 
 
 class AnswerCollator:

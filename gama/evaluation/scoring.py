@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REFUSALS = ("i hear nothing", "only noise", "i can only answer")
 """How gama-mini says that there is nothing to answer."""
 
+_OF_ONE = ("how loud", "is it loud", "how high", "absent")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -31,11 +33,13 @@ class Result:
 
     @property
     def task(self) -> str:
-        """The row's task, single- and multi-event naming apart."""
-        scene = self.row.scene
-        if self.row.task == "what" and scene is not None:
-            return "what, one event" if len(scene.foreground) == 1 else "what, several"
-        return self.row.task or "question"
+        """The row's task; naming one or several events apart, and comparing two sounds apart from judging one."""
+        row = self.row
+        if row.task == "what" and row.scene is not None:
+            return "what, one event" if len(row.scene.foreground) == 1 else "what, several"
+        if row.task in ("loudness", "pitch") and row.check is not None:
+            return f"{row.task}, {'of one' if row.check.get('form') in _OF_ONE else 'which is more'}"
+        return row.task or "question"
 
     @property
     def refused(self) -> bool:

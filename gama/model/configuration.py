@@ -130,6 +130,8 @@ class GamaConfig(PreTrainedConfig):
             or ``paper`` (equation 2: B2(B1(last; tap 4); tap 8)).
         audio_token_id: the placeholder id in ``input_ids``; by default the first id beyond the vocabulary. It needs
             no row in the language model.
+        prefix_positions: whether a learned vector is added to each soft token, so that the language model can tell the
+            places of the prefix apart; off in the released form.
         license: licence of the weights, carried into exports.
         lineage: where the weights come from (recipes, parents, hashes).
     """
@@ -148,6 +150,7 @@ class GamaConfig(PreTrainedConfig):
         qformer_config: GamaQFormerConfig | dict[str, Any] | None = None,
         aggregator: AggregatorForm = "released",
         audio_token_id: int | None = None,
+        prefix_positions: bool = False,
         license: str | None = None,
         lineage: list[dict[str, Any]] | None = None,
         **kwargs: Any,
@@ -168,6 +171,7 @@ class GamaConfig(PreTrainedConfig):
         self.qformer_config = qformer_config or GamaQFormerConfig()
         self.aggregator = aggregator
         self.audio_token_id = text.vocab_size if audio_token_id is None else audio_token_id
+        self.prefix_positions = prefix_positions
         self.license = license
         self.lineage = lineage or []
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"):

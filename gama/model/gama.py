@@ -89,6 +89,8 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.audio_tower = GamaAudioTower(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        width = config.text_config.hidden_size
+        self.prefix_positions = nn.Embedding(config.num_audio_tokens, width) if config.prefix_positions else None
         self.post_init()
 
     # -- embeddings belong to the language model -------------------------------------------------------------------
@@ -118,7 +120,11 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
 
     def get_audio_features(self, audio_values: Tensor) -> Tensor:
         """The prefix of each clip: normalised fbank (clips, 1024, 128) -> (clips, 96, D)."""
-        return self.hear(audio_values).prefix
+        return self.place(self.hear(audio_values).prefix)
+
+    def place(self, prefix: Tensor) -> Tensor:
+        """Add to each soft token the vector of its place, where the model has them: (..., 96, D) -> (..., 96, D)."""
+        return prefix if self.prefix_positions is None else prefix + self.prefix_positions.weight
 
     def embed(self, input_ids: Tensor, audio_features: Tensor | None = None) -> Tensor:
         """Embed ids (B, T), the placeholders replaced by ``audio_features`` (clips, 96, D) in order -> (B, T, D).

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
 from gama.training.recipe_paths import recipe_folder
+from gama.training.scene_sets import SceneSet, read_sets, supply
 
 if TYPE_CHECKING:
     from gama.training.trainer import Watch
@@ -43,6 +44,8 @@ class Step:
         output: where it writes.
         parents: folder for ``audio_tower`` and ``language_model``; empty to start from nothing.
         recipe: what the file says, overridden, with the paths of its manifests.
+        makes: sets of scenes that are written first.
+        left_out: manifests of the recipe that need recordings which are not there.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Step:
     output: Path
     parents: dict[str, Path]
     recipe: Recipe
+    makes: tuple[SceneSet, ...] = ()
+    left_out: tuple[Path, ...] = ()
 
 
 def plan(request: Request) -> list[Step]:
@@ -71,11 +76,12 @@ def plan(request: Request) -> list[Step]:
         if whole and request.resume and (output / "config.json").exists():
             continue
         recipe = read_recipe(file, request.overrides)
-        if manifests := request.data or tuple(DATA / name for name in recipe.data.manifests):
-            data = dataclasses.replace(recipe.data, manifests=tuple(str(m) for m in manifests))
-            recipe = dataclasses.replace(recipe, data=data)
+        sets = read_sets(file.parent)
+        found = supply(sets, () if request.data else recipe.data.manifests, DATA)
+        data = dataclasses.replace(recipe.data, manifests=tuple(map(str, request.data or found.manifests)))
+        recipe = dataclasses.replace(recipe, data=data)
         parents = _parents(recipe, request, runs, [f.stem for f in files] if whole else [])
-        steps.append(Step(f"{name}/{file.stem}", file, output, parents, recipe))
+        steps.append(Step(f"{name}/{file.stem}", file, output, parents, recipe, found.make, found.left_out))
     if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
         raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
     for step in steps:
@@ -160,8 +166,9 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
     manifests = [Path(m) for m in step.recipe.data.manifests]
     if not manifests and step.recipe.objective != "text":
         yield f"data for {step.file.name} (give --data MANIFEST)"
+    soon = {DATA / scene_set.name for scene_set in step.makes}
     for manifest in manifests:
-        if not manifest.is_file():
+        if not manifest.is_file() and manifest.parent not in soon:
             made_by = "" if request.data else f" (make it with: {_preparation(manifest.parent)})"
             yield f"the manifest {manifest}{made_by}"
 
@@ -169,10 +176,7 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
 def _preparation(folder: Path) -> str:
     if folder.name == "real":
         return f"gama prepare real --audio-root DIR --out {folder}"
-    if folder.name == "mixed":
-        real = folder.parent / "real/manifest.json"
-        return f"gama prepare scenes --count 7000 --seed 2 --real {real} --real-share 0.9 --folds 1,2,3 --out {folder}"
-    return f"gama prepare scenes --count 3000 --seed 1 --out {folder}"
+    return f"gama prepare scenes --count 5000 --out {folder}"
 
 
 def checked(steps: Sequence[Step]) -> list[Step]:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gama.data.hearing import MOST_COUNTED
 from gama.data.scenes.classes import CLASSES
+from gama.data.scenes.transcript import EVENT_SLOTS
 from gama.model.gama import IGNORED, GamaForConditionalGeneration
 
 _SUMMARY = 32  # soft tokens of the Q-Former, which name what a scene is as a whole
@@ -85,16 +87,46 @@ class Naming(nn.Module):
         return loss + 0.1 * pull
 
 
+class Hearing(nn.Module):
+    """Every time patch of the encoder says what sounds in it: see :class:`gama.data.hearing.Heard`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.sizes = (len(CLASSES), EVENT_SLOTS, 1, MOST_COUNTED, 2)
+        self.head = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, pooled: Tensor, heard: dict[str, Tensor]) -> Tensor:
+        """pooled (B, T, D), targets with (B, T, ...) -> loss."""
+        said = self.head(self.norm(pooled)).float()
+        classes, ordinal, onset, number, level = said.split(self.sizes, dim=-1)
+        loss = 10.0 * F.binary_cross_entropy_with_logits(classes, heard["classes"])
+        loss = loss + F.binary_cross_entropy_with_logits(ordinal, heard["ordinal"])
+        counted = ~heard["onset"].isnan()
+        loss = loss + F.binary_cross_entropy_with_logits(onset[..., 0][counted], heard["onset"][counted])
+        known, single = heard["number"] != IGNORED, ~heard["level"].isnan()
+        if known.any():
+            loss = loss + 0.5 * F.cross_entropy(number[known], heard["number"][known])
+        if single.any():
+            loss = loss + 0.5 * F.smooth_l1_loss(level[single], heard["level"][single])
+        return loss
+
+
 class NamingObjective(TrainingObjective):
     """Alignment of the tower with the language model's words, the language model itself frozen."""
 
-    def __init__(self, gama: GamaForConditionalGeneration, common: Tensor) -> None:
+    def __init__(self, gama: GamaForConditionalGeneration, common: Tensor, hearing_weight: float) -> None:
         super().__init__(gama)
         self.naming = Naming(gama, common)
+        self.hearing_weight = hearing_weight
+        self.hearing = Hearing(gama.config.encoder_config.hidden_size) if hearing_weight else None
 
-    def forward(self, audio_values: Tensor, words: Tensor) -> dict[str, Tensor]:
-        prefix = self.gama.get_audio_features(audio_values)
-        return {"loss": self.naming(prefix, words, self.gama.get_input_embeddings().weight)}
+    def forward(self, audio_values: Tensor, words: Tensor, heard: dict[str, Tensor]) -> dict[str, Tensor]:
+        tower = self.gama.hear(audio_values)
+        loss = self.naming(tower.prefix, words, self.gama.get_input_embeddings().weight)
+        if self.hearing is not None:
+            loss = loss + self.hearing_weight * self.hearing(tower.pooled, heard)
+        return {"loss": loss}
 
 
 class Answering(TrainingObjective):
@@ -121,13 +153,12 @@ class Answering(TrainingObjective):
         audio_values: Tensor | None = None,
         words: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        prefix = None if audio_values is None else self.gama.get_audio_features(audio_values)
+        prefix = None if audio_values is None else self.gama.hear(audio_values).prefix
+        embeds = self.gama.embed(input_ids, None if prefix is None else self.gama.place(prefix))
+        if prefix is None:
+            embeds = placed_words(self.gama, embeds)
         logits = self.gama(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            audio_features=prefix,
-            use_cache=False,
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).logits
         loss = weighted_cross_entropy(logits, labels, weights)
         if self.naming is not None and prefix is not None and words is not None:
@@ -136,6 +167,12 @@ class Answering(TrainingObjective):
                 named = self.naming(prefix[known], words[known], self.gama.get_input_embeddings().weight)
                 loss = loss + self.naming_weight * named
         return {"loss": loss}
+
+
+def placed_words(gama: GamaForConditionalGeneration, embeds: Tensor) -> Tensor:
+    """Give the words that stand where a prefix would be (the first 96 of (B, T, D)) the vectors of their places."""
+    length = gama.config.num_audio_tokens
+    return torch.cat([gama.place(embeds[:, :length]), embeds[:, length:]], dim=1)
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

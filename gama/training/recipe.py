@@ -17,7 +17,7 @@ from gama.errors import MissingPackageError, RecipeError
 from gama.training.recipe_values import Unfit, fit
 
 Objective = Literal["text", "tagging", "naming", "answer"]
-Part = Literal["encoder", "aggregator", "qformer", "projectors", "language_model"]
+Part = Literal["encoder", "aggregator", "qformer", "projectors", "prefix_positions", "language_model"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Loss:
         train_on_inputs: whether questions are targets too.
         key_weight: weight of the words that decide whether an answer is right.
         naming: weight of the loss that names each soft token's word, beside the answers'.
+        hearing: weight of the loss by which each patch says what sounds in it, beside the naming (objective naming).
     """
 
     train_on_inputs: bool = False
     key_weight: float = 1.0
     naming: float = 0.0
+    hearing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         "data.augmentation": (data.augmentation, 0 <= data.augmentation <= 1, "0 to 1"),
         "loss.key_weight": (loss.key_weight, loss.key_weight > 0, "more than 0"),
         "loss.naming": (loss.naming, loss.naming >= 0, "0 or more"),
+        "loss.hearing": (loss.hearing, loss.hearing >= 0, "0 or more"),
         "lora.r": (lora.r, lora.r >= 1, "1 or more"),
         "lora.alpha": (lora.alpha, lora.alpha >= 1, "1 or more"),
         "lora.dropout": (lora.dropout, 0 <= lora.dropout < 1, "0 to less than 1"),

@@ -30,6 +30,7 @@ def parts_of(gama: GamaForConditionalGeneration) -> dict[str, list[nn.Module]]:
         "aggregator": [tower.aggregator],
         "qformer": [tower.qformer],
         "projectors": [tower.qformer_projector, tower.aggregator_projector],
+        "prefix_positions": [] if gama.prefix_positions is None else [gama.prefix_positions],
         "language_model": [gama.language_model],
     }
 

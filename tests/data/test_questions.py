@@ -306,7 +306,7 @@ def test_transcripts_have_96_known_words() -> None:
         assert set(words) <= set(VOCABULARY)
         assert all(0.0 <= e.start < e.end <= scene.duration and e.label in BY_LABEL for e in scene.events)
         kinds[len(scene.foreground)] += 1
-    assert kinds[1] > kinds[2] > kinds[3] > 30
+    assert min(kinds[1], kinds[2]) > kinds[3] > 60
 
 
 def test_a_crowded_scene_still_fits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import soundfile
 
 from gama.data import manifest as manifests
 from gama.data import real
+from gama.data.scenes import prepare
 from gama.data.scenes.classes import BY_LABEL, CLASSES
 from gama.data.scenes.compose import BACKGROUNDS, RealTakes, compose, compose_exact
 from gama.data.scenes.prepare import write_scenes
@@ -266,7 +268,7 @@ def test_write_scenes(tmp_path: Path, recordings: Path) -> None:
     rows = json.loads(one.read_text(encoding="utf-8"))
     assert len(rows) == 12
     assert set(rows[0]) == {
-        "audio_id", "instruction", "input", "output", "dataset", "task", "events", "duration", "noise", "check",
+        "audio_id", "instruction", "input", "output", "dataset", "task", "events", "duration", "noise", "fold", "check",
     }  # fmt: skip
     assert [p.name for p in sorted(one.parent.rglob("*.json*"))] == ["manifest.json"]
     for row, read in zip(rows, manifests.read(one), strict=True):
@@ -277,6 +279,37 @@ def test_write_scenes(tmp_path: Path, recordings: Path) -> None:
     assert {e["source"] for r in rows for e in r["events"]} <= {"synthetic", "barks.wav", "rain.wav"}
     with pytest.raises(ManifestError, match="holds a manifest already"):
         write_scenes(tmp_path / "one", 6, 3)
+
+
+def test_the_recordings_of_a_scene_are_of_one_fold(
+    tmp_path: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "compose", functools.partial(compose, procedural=("dog",)))  # recordings in all others
+    written = write_scenes(tmp_path / "both", 24, 4, real=recordings, real_share=1.0)
+    fold_of = {"barks.wav": 1, "cries.wav": 2}
+    seen = set()
+    for row in json.loads(written.read_text(encoding="utf-8")):
+        folds = {fold_of[e["source"]] for e in row["events"] if e["source"] in fold_of}
+        assert folds == ({row["fold"]} if row["fold"] else set())
+        seen.add(row["fold"])
+    assert seen == {None, 1, 2}
+
+
+def test_single_sounds_begin_where_the_truth_says(recordings: Path) -> None:
+    takes = RealTakes.from_manifest(recordings)
+    counted = 0
+    for seed in range(40):
+        _, scene = compose(np.random.default_rng(seed), takes=takes)
+        for event in scene.events:
+            if BY_LABEL[event.label].unit is None or event.count == 0:
+                assert event.onsets == ()
+                continue
+            counted += 1
+            assert len(event.onsets) == event.count
+            assert list(event.onsets) == sorted(event.onsets)
+            assert event.start <= event.onsets[0] < event.start + 0.3 and event.onsets[-1] < event.end
+        assert Scene.from_row(json.loads(json.dumps(scene.to_row()))) == scene
+    assert counted > 15
 
 
 def test_scenes_do_not_depend_on_workers_or_count(tmp_path: Path) -> None:

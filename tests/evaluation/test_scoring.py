@@ -149,3 +149,15 @@ def test_answers_clip_by_clip(manifest: Path) -> None:
     assert results[1].answer == "I hear a dog, two?"
     assert [r.row for r in results] == read(manifest)[:6]
     assert progress == [1, 1, 1]
+
+
+def test_comparisons_are_counted_apart() -> None:
+    def task(name: str, form: str) -> str:
+        check = {"kind": "word", "key": "yes", "choices": ["yes", "no"], "form": form}
+        return Result(row(task=name, check=check), "Yes.", True).task
+
+    assert task("loudness", "how loud") == "loudness, of one"
+    assert task("loudness", "louder yes/no") == "loudness, which is more"
+    assert task("pitch", "how high") == "pitch, of one"
+    assert task("pitch", "higher") == "pitch, which is more"
+    assert task("order", "after") == "order"

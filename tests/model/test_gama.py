@@ -39,6 +39,22 @@ def test_audio_features_equal_audio_values(model: GamaForConditionalGeneration) 
     assert got.shape == (1, SOFT + len(WORDS), small.VOCABULARY)
 
 
+def test_each_place_of_the_prefix_has_its_vector() -> None:
+    config = small.config("llama")
+    plain = GamaForConditionalGeneration(config).eval()
+    config.prefix_positions = True
+    placed = GamaForConditionalGeneration(config).eval()
+    told = placed.load_state_dict(plain.state_dict(), strict=False)
+    assert told.missing_keys == ["prefix_positions.weight"] and placed.prefix_positions is not None
+    assert plain.prefix_positions is None
+    fbank = small.fbanks(2)
+    with torch.no_grad():
+        expected = plain.get_audio_features(fbank) + placed.prefix_positions.weight
+        assert torch.equal(placed.get_audio_features(fbank), expected)
+        assert torch.equal(placed.hear(fbank).prefix, plain.hear(fbank).prefix)
+        assert placed.prefix_positions.weight.std() > 0
+
+
 def test_prefix_takes_the_place_of_the_placeholders(llama: GamaForConditionalGeneration) -> None:
     fbank = small.fbanks(2)
     with torch.no_grad():

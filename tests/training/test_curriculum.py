@@ -92,9 +92,7 @@ def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
     ):
         assert part in caught.value.message
     assert caught.value.hint == "what works now: gama train --recipe mini --stage language"
-    with pytest.raises(
-        RecipeError, match=r"gama prepare real --audio-root DIR --out data/real\).*--real data/real/man"
-    ):
+    with pytest.raises(RecipeError, match=r"gama prepare real --audio-root DIR --out data/real\).*data/mixed/man"):
         plan(Request("mine", "ears"))
     with pytest.raises(RecipeError, match=r"data for stage2.yaml \(give --data MANIFEST\)"):
         plan(Request("mine", "2"))
@@ -128,3 +126,43 @@ def test_an_output_folder_is_looked_at_before_anything_runs(folder: Path) -> Non
         plan(Request("mine", "words", output=output, resume=True))
     (output / "recipe.yaml").touch()
     assert plan(Request("mine", "words", output=output, resume=True))
+
+
+def sets(folder: Path, text: str) -> None:
+    (folder / "data.yaml").write_text(text)
+
+
+def test_scenes_that_are_not_there_are_made_and_recordings_left_out(folder: Path) -> None:
+    sets(folder, "own: {count: 4, seed: 3}\nmixed: {count: 6, recordings: real}\nrecordings: [real]\n")
+    tiny.write_stage(folder / "one.yaml", data={"manifests": [f"{n}/manifest.json" for n in ("own", "mixed", "real")]})
+    (step,) = plan(Request("mine", "one", parent=model(Path("base"))))
+    assert step.recipe.data.manifests == ("data/own/manifest.json",)
+    assert [(s.name, s.count, s.seed) for s in step.makes] == [("own", 4, 3)]
+    assert step.left_out == (Path("data/mixed/manifest.json"), Path("data/real/manifest.json"))
+    rows(Path("data/real/manifest.json"))
+    (step,) = plan(Request("mine", "one", parent=Path("base")))
+    assert [s.name for s in step.makes] == ["own", "mixed"]
+    assert (step.left_out, len(step.recipe.data.manifests)) == ((), 3)
+    (step,) = plan(Request("mine", "one", parent=Path("base"), data=(rows(Path("my.json")),)))
+    assert (step.makes, step.recipe.data.manifests) == ((), ("my.json",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("own: {seed: 3}", "data.yaml: own: .*expected count"),
+        ("own: {count: 3, sed: 1}", "unknown keys sed"),
+        ("own: {count: many}", "own.count is 'many'"),
+        ("recordings: 3", "recordings is 3"),
+    ],
+)
+def test_a_wrong_data_file(folder: Path, text: str, says: str) -> None:
+    sets(folder, text)
+    with pytest.raises(RecipeError, match=says):
+        plan(Request("mine", "ears"))
+
+
+def test_a_stage_that_only_recordings_feed_says_so(folder: Path) -> None:
+    sets(folder, "mixed: {count: 6, recordings: real}\nrecordings: [real]\n")
+    with pytest.raises(RecipeError, match=r"data for ears.yaml"):
+        plan(Request("mine", "ears"))

@@ -67,7 +67,12 @@ CHANGES: dict[str, dict[str, Any]] = {
         "trainable": ["encoder"],
         "lora": None,
     },
-    "naming": {"objective": "naming", "trainable": ["encoder", "aggregator", "qformer", "projectors"], "lora": None},
+    "naming": {
+        "objective": "naming",
+        "loss": {"hearing": 1.0},
+        "trainable": ["encoder", "aggregator", "qformer", "projectors"],
+        "lora": None,
+    },
 }
 
 
@@ -163,7 +168,7 @@ def test_every_objective_writes_a_model(
         "objective": "text",
         "model": tiny.MODEL,
         "starts_from": None,
-        "trainable": ["language_model"],
+        "trainable": ["language_model", "prefix_positions"],
         "lora": None,
     }
     changes = text | {"data": {"scenes": 4}} if objective == "text" else CHANGES[objective]

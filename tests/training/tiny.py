@@ -13,6 +13,7 @@ from gama.data.scenes.prepare import write_scenes
 
 MODEL: dict[str, Any] = {
     "aggregator": "paper",
+    "prefix_positions": True,
     "encoder_config": {
         "hidden_size": 16,
         "num_hidden_layers": 2,

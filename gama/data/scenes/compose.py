@@ -50,12 +50,16 @@ _FULL_CHOICE = 8  # recordings of a class from which on real_share holds in full
 
 @dataclass(frozen=True)
 class _Sound:
-    """One sound on its way into a scene: ``samples`` (n,) begin ``start`` seconds into the clip."""
+    """One sound on its way into a scene: ``samples`` (n,) begin ``start`` seconds into the clip.
+
+    ``onsets`` are those of its single sounds, in seconds from its own beginning.
+    """
 
     label: str
     samples: Samples
     count: int
     source: str
+    onsets: tuple[float, ...]
     start: float = 0.0
 
     @property
@@ -87,7 +91,9 @@ class _Supply:
             take, source = self.takes.cut(rng, label, seconds, count)
         else:
             take, source = GENERATORS[label](rng, seconds, count), "synthetic"
-        return _Sound(label, take.samples, take.count, source)
+        counted = BY_LABEL[label].unit is not None and take.count > 0
+        onsets = tuple(start for start, _ in take.spans) if counted else ()
+        return _Sound(label, take.samples, take.count, source, onsets)
 
 
 def compose(
@@ -279,6 +285,7 @@ def _event(x: Samples, sound: _Sound, start: float, end: float, role: str) -> Ev
         centroid_hz=round(centroid(part), 1),
         role="background" if role == "background" else "event",
         source=sound.source,
+        onsets=tuple(round(max(start, sound.start + at), 3) for at in sound.onsets),
     )
 
 

@@ -17,8 +17,11 @@ import soundfile
 from gama.data.scenes.compose import compose
 from gama.data.scenes.questions import ask
 from gama.data.scenes.synth_blocks import RATE, Samples
-from gama.data.scenes.takes import RealTakes
+from gama.data.scenes.takes import RealTakes, takes_by_fold
 from gama.errors import GamaError, ManifestError
+
+Takes = dict[int | None, RealTakes]
+"""The recordings a scene may hold, by its fold; those without a fold belong to every one."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ def write_scenes(
 
     Every row has ``audio_id`` (relative to the manifest), ``instruction``, ``input``, ``output``, ``dataset``
     (``scenes``), ``task``, the truth (``events``, ``duration``, ``noise``) and ``check``: what decides whether an
-    answer is right, the further fields of :class:`gama.data.scenes.answers.QA`. Scene i depends on ``seed`` and i
-    alone, not on ``count`` or ``workers``.
+    answer is right, the further fields of :class:`gama.data.scenes.answers.QA`. The recordings in a scene are of one
+    fold, which its rows name (``fold``), or of none, so that scenes can be left out as recordings are. Scene i depends
+    on ``seed`` and i alone, not on ``count`` or ``workers``.
 
     Args:
         out: a new or empty folder, or one where an earlier call was interrupted.
@@ -110,8 +114,8 @@ def _written(job: _Job, count: int, workers: int) -> Iterator[list[dict[str, Any
         yield from pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
 
 
-def _takes(job: _Job) -> RealTakes | None:
-    return RealTakes.from_manifest(job.real, folds=job.folds) if job.real is not None else None
+def _takes(job: _Job) -> Takes:
+    return takes_by_fold(job.real, folds=job.folds) if job.real is not None else {}
 
 
 _HERE: dict[str, Any] = {}
@@ -126,17 +130,26 @@ def _write_here(index: int) -> list[dict[str, Any]]:
     return _write(_HERE["job"], _HERE["takes"], index)
 
 
-def _write(job: _Job, takes: RealTakes | None, index: int) -> list[dict[str, Any]]:
-    samples, scene = compose(np.random.default_rng([job.seed, index]), takes=takes, real_share=job.real_share)
+def _write(job: _Job, takes: Takes, index: int) -> list[dict[str, Any]]:
+    fold = _fold(takes, np.random.default_rng([job.seed, index, 2]))
+    samples, scene = compose(np.random.default_rng([job.seed, index]), takes=takes.get(fold), real_share=job.real_share)
+    if fold is not None and not any(event.source in takes[fold].folded for event in scene.events):
+        fold = None  # nothing of that fold came to be heard
     name = f"audio/{index:06d}.flac"
     _save(job.out / name, samples[: round(scene.duration * RATE)])
     rows = []
     for qa in ask(scene, np.random.default_rng([job.seed, index, 1]), job.questions):
         check = asdict(qa)
         row = {"audio_id": name, "instruction": check.pop("instruction"), "input": "", "output": check.pop("output")}
-        row |= {"dataset": "scenes", "task": check.pop("task"), **scene.to_row(), "check": check}
+        row |= {"dataset": "scenes", "task": check.pop("task"), **scene.to_row(), "fold": fold, "check": check}
         rows.append(row)
     return rows
+
+
+def _fold(takes: Takes, rng: np.random.Generator) -> int | None:
+    """One of the folds there are recordings of; None where none has a fold."""
+    folds = [fold for fold in takes if fold is not None]
+    return folds[int(rng.integers(len(folds)))] if folds else None
 
 
 def _save(path: Path, samples: Samples) -> None:

@@ -22,6 +22,8 @@ class Event:
         centroid_hz: spectral centroid over its active span: which of two sounds is higher.
         role: ``event`` in the foreground, ``background`` for a quiet texture under the whole scene.
         source: ``synthetic`` or the name of the recording it was cut from.
+        onsets: where each of its single sounds begins, in seconds from the beginning of the clip; empty where they were
+            not counted.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Event:
     centroid_hz: float
     role: Role = "event"
     source: str = "synthetic"
+    onsets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,6 @@ class Scene:
         """The scene of a manifest row written by :meth:`to_row`."""
         return cls(
             duration=float(row["duration"]),
-            events=tuple(Event(**e) for e in row["events"]),
+            events=tuple(Event(**{**e, "onsets": tuple(e.get("onsets", ()))}) for e in row["events"]),
             noise=bool(row.get("noise", False)),
         )

@@ -16,9 +16,9 @@ KINDS: tuple[tuple[str, float], ...] = (
     ("noise", 0.025),
     ("texture", 0.05),
     ("background", 0.02),
-    ("one", 0.45),
-    ("two", 0.30),
-    ("three", 0.13),
+    ("one", 0.30),
+    ("two", 0.36),
+    ("three", 0.22),
 )
 """Kinds of scenes and their shares; ``texture`` is one sound from beginning to end."""
 _EVENTS = {"one": 1, "two": 2, "three": 3}

@@ -128,6 +128,7 @@ class Recording:
         pcm: (n,) int16 at 16 kHz.
         singles: sample ranges of its single sounds; empty where they are not clear.
         complete: whether nothing else is heard between them, so that a stretch of the recording can be counted.
+        fold: of its source's cross-validation, or None.
     """
 
     label: str
@@ -135,15 +136,16 @@ class Recording:
     pcm: NDArray[np.int16]
     singles: tuple[tuple[int, int], ...]
     complete: bool
+    fold: int | None = None
 
     @classmethod
-    def of(cls, label: str, source: str, samples: Samples) -> Recording:
+    def of(cls, label: str, source: str, samples: Samples, fold: int | None = None) -> Recording:
         """Cuts the silence around the clip (n,) away and segments it."""
         start, end = active_span(samples, depth=40)
         part = samples[int(start * RATE) : int(end * RATE)]
         singles = single_sounds(part, label)
         pcm = (np.clip(part, -1, 1) * 32767).astype(np.int16)
-        return cls(label, source, pcm, singles, _nothing_between(part, singles))
+        return cls(label, source, pcm, singles, _nothing_between(part, singles), fold)
 
     @property
     def samples(self) -> Samples:
@@ -188,7 +190,10 @@ class RealTakes:
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
         self._by_label: dict[str, list[Recording]] = {}
+        self.folded: set[str] = set()
         for recording in recordings:
+            if recording.fold is not None:
+                self.folded.add(recording.source)
             if len(recording.pcm):
                 self._by_label.setdefault(recording.label, []).append(recording)
 
@@ -204,11 +209,7 @@ class RealTakes:
             ManifestError: when it cannot be read, a row has no known event, or no clip is left.
             AudioError: when a clip cannot be read.
         """
-        rows = [clip[0] for clip in manifest.by_clip(manifest.read(path))]
-        chosen = [row for row in rows if folds is None or row.fold is None or row.fold in folds]
-        if not chosen:
-            raise ManifestError(f"{path} has no clip of the folds {folds}", _HINT)
-        return cls(_recording(path, row) for row in chosen)
+        return cls(_recordings(path, folds))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -240,13 +241,36 @@ class RealTakes:
         return Take(unit(equalised(rng, take.samples * edges)), take.spans, take.count), recording.source
 
 
+def _recordings(path: Path, folds: Sequence[int] | None) -> list[Recording]:
+    rows = [clip[0] for clip in manifest.by_clip(manifest.read(path))]
+    chosen = [row for row in rows if folds is None or row.fold is None or row.fold in folds]
+    if not chosen:
+        raise ManifestError(f"{path} has no clip of the folds {folds}", _HINT)
+    return [_recording(path, row) for row in chosen]
+
+
 def _recording(path: Path, row: Row) -> Recording:
     from gama import audio  # scenes without recordings need no decoder
 
     events = row.scene.events if row.scene else ()
     if row.audio is None or not events or events[0].label not in BY_LABEL:
         raise ManifestError(f"{path}: the row of {row.audio} has no event of a known class", _HINT)
-    return Recording.of(events[0].label, row.audio.name, audio.load(row.audio).samples)
+    return Recording.of(events[0].label, row.audio.name, audio.load(row.audio).samples, row.fold)
+
+
+def takes_by_fold(path: Path, *, folds: Sequence[int] | None = None) -> dict[int | None, RealTakes]:
+    """The clips of a manifest by fold, those without a fold in each; all under None where no clip has a fold.
+
+    Args:
+        path: a manifest written by ``gama prepare real``.
+        folds: use only clips of these folds, and those that belong to none; None for all.
+
+    Raises:
+        ManifestError, AudioError: as :meth:`RealTakes.from_manifest`.
+    """
+    recordings = _recordings(path, folds)
+    found = sorted({r.fold for r in recordings if r.fold is not None})
+    return {fold: RealTakes(r for r in recordings if r.fold in (None, fold)) for fold in found or (None,)}
 
 
 def _uncounted(rng: np.random.Generator, recording: Recording, seconds: float, speed: float) -> Take:
