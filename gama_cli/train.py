@@ -24,7 +24,9 @@ _SECONDS_A_LINE = 10.0
 @click.option("--recipe", default="gama", show_default=True, metavar="NAME|DIR|FILE", help="Which recipe.")
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), metavar="MANIFEST", help="Rows to train on.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
-@click.option("--from", "parent", type=click.Path(path_type=Path, file_okay=False), help="Model to start from.")
+@click.option(
+    "--from", "parent", type=click.Path(path_type=Path), metavar="DIR|mini|scratch", help="Model to start from."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder.")
 def train(
@@ -55,6 +57,8 @@ def train(
     _write_scenes(steps)
     for step in steps:
         console.note(f"{step.name}: {step.file.name} -> {step.output}")
+        if step.stand_in:
+            console.note(f"{step.name}: no parent has been trained yet: starting from the packaged {step.stand_in}")
         with _watched(step.name) as watch:
             train_stage(step, request, watch=watch)
         console.note(f"{step.name}: done")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gama.checkpoints.bundled import model_folder, names
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
 from gama.training.recipe_paths import recipe_folder
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 DATA = Path("data")
-_WORKS_NOW = "what works now: gama train --recipe mini --stage language"
+SCRATCH = Path("scratch")
+"""Given as the model to start from: random weights of the recipe's ``model``."""
+_WORKS_NOW = "what works now: gama train --recipe mini --stage 1"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Step:
         recipe: what the file says, overridden, with the paths of its manifests.
         makes: sets of scenes that are written first.
         left_out: manifests of the recipe that need recordings which are not there.
+        stand_in: the packaged model that takes the place of parents which are not there, or None.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Step:
     recipe: Recipe
     makes: tuple[SceneSet, ...] = ()
     left_out: tuple[Path, ...] = ()
+    stand_in: str | None = None
 
 
 def plan(request: Request) -> list[Step]:
@@ -81,7 +86,11 @@ def plan(request: Request) -> list[Step]:
         data = dataclasses.replace(recipe.data, manifests=tuple(map(str, request.data or found.manifests)))
         recipe = dataclasses.replace(recipe, data=data)
         parents = _parents(recipe, request, runs, [f.stem for f in files] if whole else [])
-        steps.append(Step(f"{name}/{file.stem}", file, output, parents, recipe, found.make, found.left_out))
+        stand_in = None
+        if recipe.otherwise and not request.parent and not whole and not all(map(_holds_model, parents.values())):
+            stand_in, parents = recipe.otherwise, dict.fromkeys(parents, model_folder(recipe.otherwise))
+        step = Step(f"{name}/{file.stem}", file, output, parents, recipe, found.make, found.left_out, stand_in)
+        steps.append(step)
     if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
         raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
     for step in steps:
@@ -140,19 +149,28 @@ def curriculum(folder: Path) -> list[Path]:
 
 def _parents(recipe: Recipe, request: Request, runs: Path, made: Sequence[str]) -> dict[str, Path]:
     """``--from`` stands in for every parent that this command does not make itself."""
-    if request.parent is not None and not made:
-        return dict.fromkeys(("audio_tower", "language_model"), request.parent)
+    given = request.parent
+    if given == SCRATCH and not made:
+        return {}
+    if given is not None and str(given) in names():
+        given = model_folder(str(given))
+    if given is not None and not made:
+        return dict.fromkeys(("audio_tower", "language_model"), given)
     return {
-        part: request.parent if request.parent is not None and name not in made else runs / name
+        part: given if given is not None and name not in made else runs / name
         for part, name in recipe.starts_from.items()
     }
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[str]:
     made = {other.output for other in steps}
     recipe = Path(request.recipe).parent if _is_file(request) else request.recipe
     for folder in dict.fromkeys(step.parents.values()):
-        if folder in made or (folder / "config.json").exists():
+        if folder in made or _holds_model(folder):
             continue
         if folder == request.parent:
             yield f"the model {folder} given by --from (a folder that holds config.json)"

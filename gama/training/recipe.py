@@ -80,6 +80,7 @@ class Recipe:
             tower with the language model's words) or ``answer`` (the five stages).
         starts_from: stage whose output it continues; or one for ``audio_tower`` and one for ``language_model``;
             empty to start from nothing.
+        otherwise: name of a packaged model that stands in for parents which are not there yet.
         model: arguments of GamaConfig for a start from nothing, or the name of a YAML file that holds them.
         trainable: the parts that learn.
         lora: adapters for the language model.
@@ -90,6 +91,7 @@ class Recipe:
     name: str
     objective: Objective
     starts_from: Mapping[str, str] = field(default_factory=dict)
+    otherwise: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     trainable: tuple[Part, ...] = ()
     lora: Lora | None = None
@@ -214,7 +216,7 @@ def _build(raw: dict[str, Any], path: Path) -> Recipe:
         raise RecipeError(
             f"{path.name}: objective is {values.get('objective')!r}, expected one of {', '.join(get_args(Objective))}"
         )
-    for name, kind in {"name": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
+    for name, kind in {"name": str, "otherwise": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
         if name in values:
             values[name] = _fit(values[name], kind, f"{path.name}: {name}")
     for part in values.get("trainable", ()):

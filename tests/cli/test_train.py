@@ -41,13 +41,13 @@ def gama(tmp_path: Path) -> Gama:
     return run
 
 
-@pytest.mark.parametrize("words", [("--stage", "2"), ("--recipe", "mini", "--stage", "all")])
+@pytest.mark.parametrize("words", [("--stage", "2"), ("--recipe", "mini", "--stage", "2")])
 def test_a_fresh_machine_is_taught_before_torch_is_imported(gama: Gama, tmp_path: Path, words: tuple[str, ...]) -> None:
     done = gama("train", *words)
     error, imported = done.stderr.splitlines()
     assert (done.returncode, done.stdout, imported) == (1, "", "LIGHT")
     assert error.startswith("error: ")
-    assert error.endswith("(what works now: gama train --recipe mini --stage language)")
+    assert error.endswith("(what works now: gama train --recipe mini --stage 1)")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,6 +67,11 @@ def test_a_stage_from_start_to_end(gama: Gama, tmp_path: Path) -> None:
     held = {"checkpoint-2", "metrics.jsonl", "recipe.yaml", "config.json", "model.safetensors", "tokenizer.json"}
     assert held <= {path.name for path in output.iterdir()}
     assert [line["step"] for line in tiny.metrics(output)] == [1, 2]
+
+    stage = tiny.write_stage(tmp_path / "mine/stage2.yaml", otherwise="mini", max_steps=1, starts_from="far", lora=None)
+    done = gama("train", "--recipe", str(stage), "--stage", "2", "--data", str(manifest))
+    assert "mine/stage2: no parent has been trained yet: starting from the packaged mini" in done.stderr, done.stderr
+    assert (tmp_path / "runs/mine/stage2/model.safetensors").is_file()
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     again = gama(*words)

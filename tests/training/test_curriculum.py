@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from training import tiny
 
+from gama.checkpoints.bundled import model_folder
 from gama.errors import RecipeError
 from gama.training.curriculum import Request, Step, curriculum, plan
 
@@ -91,7 +92,7 @@ def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
         "data/own/manifest.json (make it with: gama prepare scenes --count",
     ):
         assert part in caught.value.message
-    assert caught.value.hint == "what works now: gama train --recipe mini --stage language"
+    assert caught.value.hint == "what works now: gama train --recipe mini --stage 1"
     with pytest.raises(RecipeError, match=r"gama prepare real --audio-root DIR --out data/real\).*data/mixed/man"):
         plan(Request("mine", "ears"))
     with pytest.raises(RecipeError, match=r"data for stage2.yaml \(give --data MANIFEST\)"):
@@ -166,3 +167,20 @@ def test_a_stage_that_only_recordings_feed_says_so(folder: Path) -> None:
     sets(folder, "mixed: {count: 6, recordings: real}\nrecordings: [real]\n")
     with pytest.raises(RecipeError, match=r"data for ears.yaml"):
         plan(Request("mine", "ears"))
+
+
+def test_where_a_stage_starts(folder: Path) -> None:
+    data = (rows(Path("my/rows.json")),)
+    packaged = model_folder("mini")
+    (step,) = plan(Request("mine", "2", data=data, parent=Path("mini")))
+    assert (set(step.parents.values()), step.stand_in) == ({packaged}, None)
+    tiny.write_stage(folder / "stage2.yaml", starts_from="stage1", otherwise="mini")
+    (step,) = plan(Request("mine", "2", data=data))
+    assert (set(step.parents.values()), step.stand_in) == ({packaged}, "mini")
+    parent = model(Path("runs/mine/stage1"))
+    (step,) = plan(Request("mine", "2", data=data))
+    assert (set(step.parents.values()), step.stand_in) == ({parent}, None)
+    (step,) = plan(Request("mine", "2", data=data, parent=Path("scratch"), overrides=(f"model={tiny.MODEL}",)))
+    assert (step.parents, step.stand_in) == ({}, None)
+    with pytest.raises(RecipeError, match=r"a model for stage2.yaml to start from"):
+        plan(Request("mine", "2", data=data, parent=Path("scratch")))
