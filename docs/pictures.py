@@ -1,9 +1,9 @@
 """Draws the pictures of the model card; run it from the root of a checkout (needs matplotlib: ``pip install .[plot]``).
 
-    gama eval … --answers answers.jsonl
-    python docs/pictures.py confusion answers.jsonl --out docs/pictures/confusion.png
-    python docs/pictures.py stages stage1.json stage2.json … --out docs/pictures/stages.png
-    python docs/pictures.py clip examples/dog_then_bells.flac "What happened?" --out docs/pictures/clip.png
+gama eval … --answers answers.jsonl
+python docs/pictures.py confusion answers.jsonl --out docs/pictures/confusion.png
+python docs/pictures.py stages stage1.json stage2.json … --out docs/pictures/stages.png
+python docs/pictures.py clip examples/dog_then_bells.flac "What happened?" --out docs/pictures/clip.png
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot
 
-from gama.data.scenes.answers import named  # noqa: E402
+from gama.data.scenes.answers import named
 
 NOTHING = "nothing"
 

@@ -20,7 +20,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gama.checkpoints.bundled import model_folder
     from gama.errors import GamaError
-    from gama.inference.engine import Answer, Gama, load
+    from gama.inference.asking import Answer
+    from gama.inference.engine import Gama
+    from gama.inference.opening import load
+    from gama.instant.engine import Instant
     from gama.model.configuration import GamaConfig
     from gama.model.gama import GamaForConditionalGeneration
     from gama.model.processing import GamaFeatureExtractor, GamaProcessor
@@ -33,20 +36,22 @@ __all__ = [
     "GamaFeatureExtractor",
     "GamaForConditionalGeneration",
     "GamaProcessor",
+    "Instant",
     "__version__",
     "load",
     "model_folder",
 ]
 
 _HOME_OF = {
-    "Answer": "gama.inference.engine",
+    "Answer": "gama.inference.asking",
     "Gama": "gama.inference.engine",
     "GamaConfig": "gama.model.configuration",
     "GamaError": "gama.errors",
     "GamaFeatureExtractor": "gama.model.processing",
     "GamaForConditionalGeneration": "gama.model.gama",
     "GamaProcessor": "gama.model.processing",
-    "load": "gama.inference.engine",
+    "Instant": "gama.instant.engine",
+    "load": "gama.inference.opening",
     "model_folder": "gama.checkpoints.bundled",
 }
 
@@ -54,7 +59,10 @@ _HOME_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'gama' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    from gama.packages import explained
+
+    with explained():
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

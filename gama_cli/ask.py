@@ -16,11 +16,11 @@ from gama.errors import AudioError, PromptError
 from gama.prompt import template_named
 from gama.text import printable
 from gama_cli import console
-from gama_cli.options import generation_options, json_option, model_options, span_options
+from gama_cli.options import generation_options, json_option, model_options, runtime_options, span_options
 
 if TYPE_CHECKING:
     from gama.audio import Waveform
-    from gama.inference.engine import Answer, Gama
+    from gama.inference.asking import Answer, Asker
 
 
 def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
@@ -32,7 +32,7 @@ def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | in
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("words", nargs=-1, metavar="CLIP… QUESTION")
+@click.argument("words", nargs=-1, type=click.Path(), metavar="CLIP… QUESTION")
 @click.option("--together", is_flag=True, help="One question about all clips at once, in one prompt.")
 @click.option("--text-only", is_flag=True, help="Ask the language model without any clip.")
 @click.option(
@@ -45,12 +45,14 @@ def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | in
 )
 @span_options
 @model_options
+@runtime_options
 @generation_options
 @json_option
 def ask(words: tuple[str, ...], together: bool, text_only: bool, as_json: bool, **options: Any) -> None:
     """Ask QUESTION about each CLIP and print the answers; "-" reads a clip from stdin.
 
     A clip longer than 10.24 s is heard in windows, and each line of the answer says which span it is about.
+    The packaged model answers on onnxruntime, without PyTorch, where no option asks for more.
 
     \b
     Examples:
@@ -59,6 +61,7 @@ def ask(words: tuple[str, ...], together: bool, text_only: bool, as_json: bool, 
       gama ask before.wav after.wav "which is louder?" --together
       cat clip.ogg | gama ask - "describe the audio"
       gama ask long.mp3 "what is heard?" --from 60 --to 90
+      gama ask clip.wav "what happened?" --frontend onnx:gama-onnx --model DIR
     """
     clips, question = _split(words, text_only)
     if not question.strip():
@@ -106,8 +109,8 @@ class _Session:
     options: dict[str, Any]
 
     @cached_property
-    def gama(self) -> Gama:
-        from gama.inference.engine import load
+    def gama(self) -> Asker:
+        from gama.inference.opening import load
 
         return load(**{k: self.options[v] for k, v in _LOADING.items()})
 
@@ -151,7 +154,10 @@ class _Session:
         click.echo()
 
 
-_LOADING = {"name_or_dir": "model", "quant": "quant", "device": "device", "dtype": "dtype"}
+_LOADING = {
+    "name_or_dir": "model",
+    **{name: name for name in ("quant", "device", "dtype", "runtime", "frontend", "provider")},
+}
 
 
 def _pieces(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -164,7 +170,7 @@ def _shown(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def _facts(answer: Answer, gama: Gama, options: dict[str, Any]) -> dict[str, Any]:
+def _facts(answer: Answer, gama: Asker, options: dict[str, Any]) -> dict[str, Any]:
     """What a program may want to know: clip, windows, model, timings, tokens."""
     facts: dict[str, Any] = {}
     if len(answer.clips) == 1:
@@ -179,11 +185,14 @@ def _facts(answer: Answer, gama: Gama, options: dict[str, Any]) -> dict[str, Any
             for h in answer.heard
         ]
     facts["finish"] = answer.heard[-1].finish
+    runtime = gama.runtime
     facts["model"] = {
         "name": gama.name,
-        "quantization": gama.quantization,
-        "device": str(gama.model.device),
-        "dtype": str(gama.model.audio_tower.encoder.position.dtype).removeprefix("torch."),
+        "quantization": runtime.quantization,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "runtime": runtime.name,
+        **({"providers": list(runtime.providers)} if runtime.providers else {}),
     }
     facts["timings"] = {
         "encode_s": round(sum(h.encode_s for h in answer.heard), 4),

@@ -77,7 +77,7 @@ def _line(label: str | None, text: str, *, colour: str | None = None) -> None:
 
 
 def _colours() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _printable(text: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gama_cli import console
 from gama_cli.options import fold_list, json_option, model_options
+
+if TYPE_CHECKING:
+    from gama.inference.engine import Quantization
 
 
 @click.command("eval")
@@ -25,7 +29,7 @@ def evaluate(
     limit: int | None,
     answers: Path | None,
     model: str | None,
-    quant: str,
+    quant: Quantization,
     device: str,
     dtype: str,
     as_json: bool,
@@ -43,12 +47,12 @@ def evaluate(
 
     from gama.data.scenes.classes import ESC10, ESC18
     from gama.evaluation.scoring import Result, answered, select, summary
-    from gama.inference.engine import load
+    from gama.inference.opening import load
 
     named = {"esc10": ESC10, "esc18": ESC18}
     chosen = None if labels is None else named.get(labels) or tuple(labels.split(","))
     groups = select(manifests, folds=folds, labels=chosen, limit=limit)  # before the model is loaded
-    gama = load(model, quant=quant, device=device, dtype=dtype)  # type: ignore[arg-type]
+    gama = load(model, quant=quant, device=device, dtype=dtype)
     results: list[Result] = []
     with console.progress(len(groups), "asking") as advance:
         for result in answered(gama, groups, advance):

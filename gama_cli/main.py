@@ -17,6 +17,7 @@ import click
 
 from gama import __version__
 from gama.errors import GamaError
+from gama.packages import missing_package
 from gama_cli import console
 
 
@@ -38,14 +39,27 @@ class CommandEntry:
 SECTIONS: dict[str, dict[str, CommandEntry]] = {
     "Ask": {
         "ask": CommandEntry("gama_cli.ask", "ask", "Ask a question about one clip or many."),
+        "chat": CommandEntry("gama_cli.chat", "chat", "Talk about clips: question after question."),
     },
     "Train": {
-        "prepare": CommandEntry("gama_cli.prepare", "prepare", "Make training data: sound scenes, real recordings."),
+        "prepare": CommandEntry("gama_cli.prepare", "prepare", "Make, check and convert training data."),
         "train": CommandEntry("gama_cli.train", "train", "Run one stage of a recipe."),
         "recipes": CommandEntry("gama_cli.recipes", "recipes", "List, show or copy the packaged recipes."),
     },
     "Measure": {
         "eval": CommandEntry("gama_cli.eval", "evaluate", "Answer a manifest and score the answers."),
+    },
+    "Checkpoints": {
+        "pull": CommandEntry("gama_cli.pull", "pull", "Fetch a named model, checked."),
+        "models": CommandEntry("gama_cli.models", "models", "List the models on this disk, or remove one."),
+        "inspect": CommandEntry("gama_cli.inspect", "inspect", "Say what a checkpoint is and what it lacks."),
+        "export": CommandEntry("gama_cli.export", "export", "Write ONNX graphs, a peft adapter or merged weights."),
+        "convert": CommandEntry("gama_cli.convert", "convert", "Make a model folder of released checkpoints."),
+    },
+    "This machine": {
+        "config": CommandEntry("gama_cli.config", "config", "Show or change the defaults of options."),
+        "completion": CommandEntry("gama_cli.completion", "completion", "Print what makes a shell complete."),
+        "doctor": CommandEntry("gama_cli.doctor", "doctor", "Say what works here, and what mends the rest."),
     },
 }
 
@@ -132,6 +146,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, GamaError):
         console.fail(str(error))
         return 1
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)) is not None:
+        console.fail(str(missing))
+        return 1
     if isinstance(error, OSError) and error.filename is not None:
         console.fail(f"{error.strerror or type(error).__name__}: {os.fsdecode(error.filename)}")
         return 1
@@ -162,16 +179,21 @@ def _with_help_command(error: click.ClickException) -> str:
     expose_value=False,
     help="Show the traceback of an error; may stand after the command, too. GAMA_DEBUG=1 does the same.",
 )
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Ask a sound what happened.
 
     \b
     Examples:
       gama ask clip.wav "what happened?"
       gama ask *.flac "is there a dog?" --json
+      gama chat clip.wav
       gama prepare scenes --count 1000 --seed 1 --out scenes
       gama train --recipe mini --stage 1
     """
+    from gama_cli.config import defaults
+
+    ctx.default_map = defaults(ctx.invoked_subcommand)
 
 
 def main() -> None:

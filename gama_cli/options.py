@@ -6,7 +6,9 @@ Each decorator adds its options to a command; their values arrive as the keyword
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -62,6 +64,43 @@ def model_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             help="Precision of the weights.",
+        ),
+    )
+
+
+def _onnx_folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of ``--frontend``: the folder of ``onnx:DIR``."""
+    if value is None:
+        return None
+    kind, _, folder = value.partition(":")
+    if kind != "onnx" or not folder:
+        raise click.BadParameter(f"{value!r} is not onnx: and a folder, such as onnx:gama-onnx.", ctx, param)
+    return folder
+
+
+def runtime_options(command: Command) -> Command:
+    """``runtime: str, frontend: str | None, provider: str``: what computes."""
+    return _stack(
+        command,
+        click.option(
+            "--runtime",
+            type=click.Choice(["auto", "onnx", "torch"]),
+            default="auto",
+            show_default=True,
+            help="What runs the model; auto is onnx where it can do what is asked.",
+        ),
+        click.option(
+            "--frontend",
+            metavar="onnx:DIR",
+            callback=_onnx_folder,
+            help="Hear by an exported front end (gama export onnx) in place of the model's own.",
+        ),
+        click.option(
+            "--provider",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="onnxruntime's provider: cpu, cuda, tensorrt, openvino, coreml, directml, ...",
         ),
     )
 
@@ -124,6 +163,63 @@ def span_options(command: Command) -> Command:
             show_default=True,
             metavar="SECONDS",
             help="Refuse a clip that is longer than this.",
+        ),
+    )
+
+
+def manifests_argument(command: Command) -> Command:
+    """``manifests: tuple[Path, ...]``: one or more manifests."""
+    return _stack(
+        command,
+        click.argument(
+            "manifests",
+            nargs=-1,
+            required=True,
+            metavar="MANIFEST...",
+            type=click.Path(dir_okay=False, path_type=Path),
+        ),
+    )
+
+
+def workers_option(command: Command) -> Command:
+    """``workers: int``: processes; one for each core unless said otherwise."""
+    option = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        show_default="one a core",
+        metavar="W",
+        help="Processes.",
+    )
+    return _stack(command, option)
+
+
+def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Callback of ``--map``: the two sides of OLD=NEW."""
+    pairs = tuple(tuple(value.split("=", 1)) for value in values)
+    for value, pair in zip(values, pairs, strict=True):
+        if len(pair) != 2 or not pair[0]:
+            raise click.BadParameter(f"{value!r} is not OLD=NEW, such as /cluster/audio=/data/audio.", ctx, param)
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def remap_options(command: Command) -> Command:
+    """``audio_root: Path | None, changes: tuple[tuple[str, str], ...]``: where the clips of a manifest lie."""
+    return _stack(
+        command,
+        click.option(
+            "--audio-root",
+            type=click.Path(file_okay=False, exists=True, path_type=Path),
+            metavar="DIR",
+            help="Where relative clips lie. [default: beside the manifest]",
+        ),
+        click.option(
+            "--map",
+            "changes",
+            multiple=True,
+            callback=_changes,
+            metavar="OLD=NEW",
+            help="A clip whose path begins with OLD lies below NEW. Repeat for more.",
         ),
     )
 

@@ -16,15 +16,36 @@ import gama_cli
 HEAVY = {"torch", "transformers", "onnxruntime", "numpy"}
 
 LEVELS = [
-    {"gama", "gama._registration", "gama.bitsandbytes_import", "gama.errors", "gama.quiet", "gama.text"},
+    {
+        "gama",
+        "gama._registration",
+        "gama.bitsandbytes_import",
+        "gama.errors",
+        "gama.home",
+        "gama.packages",
+        "gama.quiet",
+        "gama.text",
+    },
     {"gama.audio", "gama.fbank", "gama.prompt", "gama.model"},
-    {"gama.checkpoints", "gama.data"},
-    {"gama.inference"},
+    {"gama.checkpoints", "gama.hub", "gama.data"},
+    {"gama.inference", "gama.instant"},
+    {"gama.chat"},
     {"gama.training", "gama.export", "gama.evaluation", "gama.serving"},
     {"gama_cli"},
 ]
 
-WITHOUT_TORCH = ("gama.errors", "gama.text", "gama.audio", "gama.prompt", "gama.data.scenes", "gama_cli")
+WITHOUT_TORCH = (
+    "gama.errors",
+    "gama.text",
+    "gama.audio",
+    "gama.prompt",
+    "gama.hub",
+    "gama.data.scenes",
+    "gama.instant",
+    "gama.chat",
+    "gama.home",
+    "gama_cli",
+)
 
 ROOTS = [Path(package.__file__).parent for package in (gama, gama_cli)]
 

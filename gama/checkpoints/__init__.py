@@ -1,1 +1,1 @@
-"""Files that hold weights: the released names, the packaged model."""
+"""Files that hold weights: what they are, the released names, conversion, the packaged model."""

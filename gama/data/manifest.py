@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from gama.data.json_stream import values
 from gama.data.scenes.classes import BY_LABEL
 from gama.data.scenes.scene import Event, Scene
 from gama.errors import ManifestError
@@ -21,10 +26,9 @@ _OPTIONAL = {
     "fold": (int, "a whole number"),
     "check": (dict, "an object"),
 }
-_FORM = "a manifest is a JSON list of rows, or a row a line"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One question about one clip.
 
@@ -54,31 +58,76 @@ def read(path: Path) -> list[Row]:
     Raises:
         ManifestError: naming file, row and field.
     """
-    return [_row(record, path, number) for number, record in enumerate(_records(path), 1)]
+    return list(rows(path))
 
 
-def _records(path: Path) -> Iterator[Any]:
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a manifest one by one, so that millions of them need little memory.
+
+    Raises:
+        ManifestError: naming file, row and field.
+    """
+    for number, record in enumerate(records(path), 1):
+        yield row_of(record, path, number)
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What a manifest holds, as it stands there, one by one and unchecked.
+
+    Raises:
+        ManifestError: naming file and row, for what is no JSON.
+    """
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest", "make one with: gama prepare scenes")
+    return values(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Writer]:
+    """A manifest that appears whole or not at all: JSON Lines for a name that ends in .jsonl, else a JSON list."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not text in UTF-8: {error.reason} at byte {error.start}", _FORM) from None
-    if text.lstrip().startswith("["):
-        try:
-            yield from json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{path}: not JSON: {error}", _FORM) from None
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also split at U+2028 within a text
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ManifestError(f"{path}: line {number} is not JSON: {error.msg}", _FORM) from None
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            writer = Writer(file, lines=path.suffix == ".jsonl")
+            yield writer
+            writer.end()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _row(record: Any, path: Path, number: int) -> Row:
+class Writer:
+    """Writes rows as they come; ``count`` says how many."""
+
+    def __init__(self, file: TextIO, *, lines: bool) -> None:
+        self._file, self._lines, self.count = file, lines, 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """One row more."""
+        if not self._lines:
+            self._file.write(",\n" if self.count else "[\n")
+        self._file.write(json.dumps(record, ensure_ascii=False))
+        if self._lines:
+            self._file.write("\n")
+        self.count += 1
+
+    def end(self) -> None:
+        """Close the list."""
+        if not self._lines:
+            self._file.write("\n]\n" if self.count else "[]\n")
+
+
+def row_of(record: Any, path: Path, number: int) -> Row:
+    """One record as a row.
+
+    Args:
+        record: what stands in the manifest.
+        path, number: of the manifest, and of the row, from 1.
+
+    Raises:
+        ManifestError: naming file, row and field.
+    """
     where = f"{path}: row {number}"
     if not isinstance(record, dict):
         raise ManifestError(f"{where} is {type(record).__name__}, expected an object")
@@ -95,16 +144,21 @@ def _row(record: Any, path: Path, number: int) -> Row:
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ManifestError(f"{where}: {name!r} is {value!r}, expected {expected}")
     return Row(
-        audio=None if record["audio_id"] == "empty" else path.parent / record["audio_id"],
-        instruction=record["instruction"],
+        audio=None if record["audio_id"] == "empty" else _beside(path, record["audio_id"]),
+        instruction=sys.intern(record["instruction"]),
         output=record["output"],
         input=record.get("input") or "",
-        task=record.get("task") or "",
-        dataset=record.get("dataset") or "",
+        task=sys.intern(record.get("task") or ""),
+        dataset=sys.intern(record.get("dataset") or ""),
         scene=_scene(record, where) if "events" in record and "duration" in record else None,
         fold=record.get("fold"),
         check=record.get("check"),
     )
+
+
+@lru_cache(maxsize=4096)
+def _beside(manifest: Path, name: str) -> Path:
+    return manifest.parent / name  # rows about one clip stand together mostly, and share its path
 
 
 def _scene(record: dict[str, Any], where: str) -> Scene:

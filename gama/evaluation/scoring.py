@@ -15,7 +15,7 @@ from gama.errors import ManifestError
 from gama.prompt import instruction
 
 if TYPE_CHECKING:
-    from gama.inference.engine import Gama
+    from gama.inference.asking import Asker
 
 REFUSALS = ("i hear nothing", "only noise", "i can only answer")
 """How gama-mini says that there is nothing to answer."""
@@ -111,7 +111,7 @@ def select(
 
 
 def answered(
-    gama: Gama, groups: Sequence[Sequence[Row]], progress: Callable[[int], None] | None = None
+    gama: Asker, groups: Sequence[Sequence[Row]], progress: Callable[[int], None] | None = None
 ) -> Iterator[Result]:
     """Ask the rows of :func:`select`, clip by clip.
 

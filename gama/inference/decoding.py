@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,37 +14,10 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gama.errors import PromptError
+from gama.inference.asking import Sampling, TextStream
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen.
-
-    Attributes:
-        max_new_tokens: most tokens of an answer.
-        temperature: 0 takes the likeliest token every time.
-        top_p: sample among the likeliest tokens that together hold this probability.
-        seed: the same seed gives the same samples; None for chance.
-    """
-
-    max_new_tokens: int = 200
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
-        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1")
-
-
-def _require(fits: bool, what: str, given: float, expected: str) -> None:
-    if not fits:
-        raise PromptError(f"{what} is {given}, {expected} was expected")
 
 
 @torch.inference_mode()
@@ -63,7 +35,7 @@ def decode(
     Args:
         model: the model.
         inputs: ``input_ids``, ``attention_mask`` (B, T), padded on the left, and ``audio_features`` where there are
-            clips.
+            clips. With ``past_key_values`` of the first P positions the mask is (B, P + T).
         sampling: how to choose.
         stop_ids: ids that end an answer.
         limits: most tokens of each row, where rows have less room than ``max_new_tokens``.
@@ -80,7 +52,8 @@ def decode(
     placeholder = model.config.audio_token_id
     mask = inputs["attention_mask"]
     ids = inputs["input_ids"]
-    step = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "use_cache": True, "logits_to_keep": 1}
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    step = {**inputs, "position_ids": positions, "use_cache": True, "logits_to_keep": 1}
     stopped = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
     last = ids[:, -1]
     for made in range(1, sampling.max_new_tokens + 1):
@@ -119,35 +92,4 @@ def _warpers(sampling: Sampling) -> LogitsProcessorList:
     return warpers
 
 
-class TextStream:
-    """Ids -> text as it grows, never splitting a character.
-
-    Args:
-        tokenizer: the language model's.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.shown = 0  # characters already given out
-
-    def push(self, token: int) -> str:
-        """The text that this id completes; empty while a character is unfinished."""
-        self.ids.append(token)
-        text = self.text
-        if text.endswith("\ufffd"):
-            return ""
-        return self._give(text)
-
-    def finish(self) -> str:
-        """What is left, unfinished characters as the replacement character."""
-        return self._give(self.text)
-
-    def _give(self, text: str) -> str:
-        piece, self.shown = text[self.shown :], max(self.shown, len(text))
-        return piece
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+__all__ = ["Sampling", "TextStream", "decode"]

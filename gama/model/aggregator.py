@@ -38,9 +38,12 @@ class GamaAggregator(nn.Module):
 
     def __init__(self, config: GamaConfig) -> None:
         super().__init__()
+        sizes = config.qformer_config
+        if sizes is None:
+            raise ValueError("an aggregator has the Q-Former's sizes, and qformer_config is None")
         self.reads_taps = config.aggregator == "paper"
         context = config.encoder_config.hidden_size if self.reads_taps else None
-        self.layers = nn.ModuleList(AggregatorLayer(config.qformer_config, context) for _ in range(2))
+        self.layers = nn.ModuleList(AggregatorLayer(sizes, context) for _ in range(2))
 
     def forward(self, last: Tensor, taps: Sequence[Tensor] = ()) -> Tensor:
         """last (B, T, D) and, in the paper's form, two taps (B, T, D) -> (B, T, D)."""

@@ -9,6 +9,9 @@ from transformers import AutoConfig, PreTrainedConfig
 AggregatorForm = Literal["released", "paper"]
 StemForm = Literal["linear", "conv"]
 
+_RELEASED_QFORMER: dict[str, Any] = {}
+"""What stands for a Q-Former of the released sizes; None is no Q-Former."""
+
 _LLAMA2_7B: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -37,6 +40,7 @@ class GamaEncoderConfig(PreTrainedConfig):
         stem: ``linear`` (one convolution per patch) or ``conv`` (a small stack of convolutions to the same grid).
         stem_channels: channels of the stages of the ``conv`` stem, each of which halves both sides.
         dropout: dropout after attention and feed-forward; the released encoder has none.
+        time_pool: neighbours in time that are averaged into one after the mean over frequency: 1 in GAMA, 2 in LTU.
     """
 
     model_type = "gama_encoder"
@@ -56,8 +60,11 @@ class GamaEncoderConfig(PreTrainedConfig):
         stem: StemForm = "linear",
         stem_channels: list[int] | None = None,
         dropout: float = 0.0,
+        time_pool: int = 1,
         **kwargs: Any,
     ) -> None:
+        if time_pool < 1:
+            raise ValueError(f"time_pool is {time_pool}; expected 1 or more")
         self.num_frames = num_frames
         self.num_mel_bins = num_mel_bins
         self.patch_size = patch_size
@@ -71,12 +78,18 @@ class GamaEncoderConfig(PreTrainedConfig):
         self.stem = stem
         self.stem_channels = [] if stem_channels is None else list(stem_channels)
         self.dropout = dropout
+        self.time_pool = time_pool
         super().__init__(**kwargs)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Patches along (frequency, time)."""
         return self.num_mel_bins // self.patch_size, self.num_frames // self.patch_size
+
+    @property
+    def pooled_time(self) -> int:
+        """Features in time that a clip is pooled to."""
+        return self.grid[1] // self.time_pool
 
 
 class GamaQFormerConfig(PreTrainedConfig):
@@ -125,9 +138,10 @@ class GamaConfig(PreTrainedConfig):
     Args:
         text_config: a transformers configuration (or its dict with ``model_type``) of any causal language model.
         encoder_config: see :class:`GamaEncoderConfig`.
-        qformer_config: see :class:`GamaQFormerConfig`.
+        qformer_config: see :class:`GamaQFormerConfig`; None for LTU's form, which has neither Q-Former nor aggregator
+            but one linear projector over the pooled features.
         aggregator: ``released`` (two self-attention layers: the released code computes cross-attention and drops it)
-            or ``paper`` (equation 2: B2(B1(last; tap 4); tap 8)).
+            or ``paper`` (equation 2: B2(B1(last; tap 4); tap 8)); without a Q-Former there is none of either form.
         audio_token_id: the placeholder id in ``input_ids``; by default the first id beyond the vocabulary. It needs
             no row in the language model.
         prefix_positions: whether a learned vector is added to each soft token, so that the language model can tell the
@@ -147,7 +161,7 @@ class GamaConfig(PreTrainedConfig):
         self,
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
         encoder_config: GamaEncoderConfig | dict[str, Any] | None = None,
-        qformer_config: GamaQFormerConfig | dict[str, Any] | None = None,
+        qformer_config: GamaQFormerConfig | dict[str, Any] | None = _RELEASED_QFORMER,
         aggregator: AggregatorForm = "released",
         audio_token_id: int | None = None,
         prefix_positions: bool = False,
@@ -168,7 +182,7 @@ class GamaConfig(PreTrainedConfig):
             raise ValueError(f"aggregator is {aggregator!r}; expected 'released' or 'paper'")
         self.text_config = text
         self.encoder_config = encoder_config or GamaEncoderConfig()
-        self.qformer_config = qformer_config or GamaQFormerConfig()
+        self.qformer_config = qformer_config
         self.aggregator = aggregator
         self.audio_token_id = text.vocab_size if audio_token_id is None else audio_token_id
         self.prefix_positions = prefix_positions
@@ -180,8 +194,9 @@ class GamaConfig(PreTrainedConfig):
 
     @property
     def num_audio_tokens(self) -> int:
-        """Soft tokens a clip becomes: Q-Former queries, then one per time patch (32 + 64 = 96)."""
-        return self.qformer_config.num_query_tokens + self.encoder_config.grid[1]
+        """Soft tokens a clip becomes: Q-Former queries, then the pooled features (32 + 64 = 96; in LTU 0 + 32)."""
+        queries = 0 if self.qformer_config is None else self.qformer_config.num_query_tokens
+        return queries + self.encoder_config.pooled_time
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The language model's configuration (what ``generate`` and caches ask for)."""

@@ -137,7 +137,14 @@ class GamaEncoder(nn.Module):
         return self.position.view(1, frequency, full, -1)[:, :, first : first + time].flatten(1, 2)
 
     def pool(self, features: Tensor) -> Tensor:
-        """Mean over frequency, divided by ``feature_divisor``: (B, F*T, D) -> (B, T, D)."""
-        frequency = self.config.grid[0]
+        """Mean over frequency, then over ``time_pool`` neighbours, divided by ``feature_divisor``.
+
+        (B, F*T, D) -> (B, T // time_pool, D); what is left over at the end is not heard.
+        """
+        frequency, pool = self.config.grid[0], self.config.time_pool
         grid = features.view(features.shape[0], frequency, -1, features.shape[-1])
-        return grid.mean(dim=1) / self.config.feature_divisor
+        pooled = grid.mean(dim=1)
+        if pool > 1:
+            whole = pooled.shape[1] // pool * pool
+            pooled = pooled[:, :whole].unflatten(1, (-1, pool)).mean(dim=2)
+        return pooled / self.config.feature_divisor

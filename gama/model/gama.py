@@ -11,7 +11,8 @@ from transformers.generation import LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gama.model.configuration import GamaConfig
-from gama.model.qformer import waves
+from gama.model.encoder import GamaEncoder
+from gama.model.qformer import GamaQFormer, waves
 from gama.model.tower import GamaAudioTower, TowerOutput
 
 IGNORED = -100
@@ -69,13 +70,14 @@ class GamaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, GamaAudioTower):
-            nn.init.trunc_normal_(module.qformer.query_tokens, std=0.02)
-            nn.init.trunc_normal_(module.encoder.position, std=0.02)
-            nn.init.trunc_normal_(module.encoder.modality, std=0.02)
-            positions = module.qformer.time_positions
-            if positions is not None:
-                positions.copy_(waves(*positions.shape[1:]))
+        # the modules that hold these parameters themselves: transformers passes over those that hold none
+        if isinstance(module, GamaQFormer):
+            nn.init.trunc_normal_(module.query_tokens, std=0.02)
+            if module.time_positions is not None:
+                module.time_positions.copy_(waves(*module.time_positions.shape[1:]))
+        elif isinstance(module, GamaEncoder):
+            nn.init.trunc_normal_(module.position, std=0.02)
+            nn.init.trunc_normal_(module.modality, std=0.02)
 
 
 class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):

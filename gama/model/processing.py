@@ -204,7 +204,7 @@ class GamaProcessor(ProcessorMixin):
         jinja = chat_template or self.chat_template
         clips = [clip for messages in conversations for clip in _audio_parts(messages)]
         prompts = [
-            self._render_jinja(messages, jinja, add_generation_prompt)
+            self.render_template(messages, jinja, add_generation_prompt)
             if jinja
             else render([_turn(m) for m in messages], template or self.template)
             for messages in conversations
@@ -215,7 +215,14 @@ class GamaProcessor(ProcessorMixin):
         inputs = self._batch(prompts, clips, sampling_rate, True, return_tensors)
         return inputs if return_dict else inputs["input_ids"]
 
-    def _render_jinja(self, messages: Sequence[dict[str, Any]], template: str, generation: bool) -> list[Segment]:
+    def render_template(self, messages: Sequence[dict[str, Any]], template: str, generation: bool) -> list[Segment]:
+        """Messages through a Jinja template, with what people wrote kept apart from the template's special tokens.
+
+        Args:
+            messages: of one conversation.
+            template: Jinja source.
+            generation: whether the template's opening of an answer follows.
+        """
         held: list[str] = []
 
         def hold(text: str) -> str:

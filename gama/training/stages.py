@@ -27,9 +27,9 @@ def parts_of(gama: GamaForConditionalGeneration) -> dict[str, list[nn.Module]]:
     tower = gama.audio_tower
     return {
         "encoder": [tower.encoder],
-        "aggregator": [tower.aggregator],
-        "qformer": [tower.qformer],
-        "projectors": [tower.qformer_projector, tower.aggregator_projector],
+        "aggregator": [tower.aggregator] if tower.has_qformer else [],
+        "qformer": [tower.qformer] if tower.has_qformer else [],
+        "projectors": [tower.qformer_projector, tower.aggregator_projector] if tower.has_qformer else [tower.projector],
         "prefix_positions": [] if gama.prefix_positions is None else [gama.prefix_positions],
         "language_model": [gama.language_model],
     }

@@ -31,13 +31,13 @@ Ask = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def mini() -> Gama:
-    return gama.load()
+    return gama.load(runtime="torch")
 
 
 @pytest.fixture
 def ask(runner: CliRunner, mini: Gama, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """``gama ask …`` in this process by the shared model; answers of at most 6 tokens."""
-    monkeypatch.setattr(engine, "load", lambda *_, **__: mini)
+    monkeypatch.setattr("gama.inference.opening.load", lambda *_, **__: mini)
 
     def run(*words: object, **options: Any) -> Result:
         result = runner.invoke(cli, ["ask", *map(str, words), "--max-new-tokens", "6"], **options)
@@ -174,7 +174,8 @@ def test_json_has_one_object_a_clip(ask: Ask, mini: Gama, clips: Path) -> None:
     assert row["answer"] == mini.ask(clips / "sub/a.wav", QUESTION, max_new_tokens=6) == row["windows"][0]["answer"]
     assert (row["duration_s"], row["sample_rate"], row["channels"], row["channel"]) == (1.0, 16_000, 1, "mix")
     assert row["silent"] is False and -20 < row["peak_db"] < 0 and -30 < row["rms_db"] < row["peak_db"]
-    assert row["model"] == {"name": "mini", "quantization": "none", "device": "cpu", "dtype": "float32"}
+    model = {"name": "mini", "quantization": "none", "device": "cpu", "dtype": "float32", "runtime": "torch"}
+    assert row["model"] == model
     assert 0 <= row["timings"]["encode_s"] <= row["timings"]["first_token_s"] <= row["timings"]["total_s"]
     tokens = row["tokens"]
     assert tokens["audio"] == mini.model.config.num_audio_tokens < tokens["prompt"] and 1 <= tokens["new"] <= 6

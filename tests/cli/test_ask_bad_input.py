@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 from test_audio import ogg_page, patched, wav
 
 import gama
-from gama.inference import engine
 from gama.inference.engine import Gama
 from gama_cli.main import cli
 
@@ -80,7 +79,7 @@ def refused(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
     def forbidden(*_: object, **__: object) -> Gama:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(engine, "load", forbidden)
+    monkeypatch.setattr("gama.inference.opening.load", forbidden)
 
     def run(*words: str, status: int = 1, **options: Any) -> str:
         return line_of(runner.invoke(cli, ["ask", *words], **options), status)
@@ -98,13 +97,13 @@ def line_of(result: Result, status: int = 1) -> str:
 
 @pytest.fixture(scope="module")
 def mini() -> Gama:
-    return gama.load()
+    return gama.load(runtime="torch")
 
 
 @pytest.fixture
 def ask(runner: CliRunner, mini: Gama, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
     """``gama ask …`` by a shared model."""
-    monkeypatch.setattr(engine, "load", lambda *_, **__: mini)
+    monkeypatch.setattr("gama.inference.opening.load", lambda *_, **__: mini)
     return lambda *words, **options: runner.invoke(cli, ["ask", *words, "--max-new-tokens", "3"], **options)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gama.inference import engine
+from gama.inference import opening
 from gama_cli.main import cli
 
 EVENT = {"start": 0.0, "end": 1.0, "count": 1, "level_db": -20.0, "centroid_hz": 900.0}
@@ -26,7 +26,7 @@ class Model:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the model was loaded with."""
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(engine, "load", lambda name, **options: calls.append({"name": name, **options}) or Model())
+    monkeypatch.setattr(opening, "load", lambda name, **options: calls.append({"name": name, **options}) or Model())
     return calls
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,31 @@ def test_real_without_recordings_is_one_line(runner: CliRunner, tmp_path: Path) 
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert not out.exists()
+
+
+def test_the_group_shows_its_commands_and_loads_nothing_heavy(runner: CliRunner) -> None:
+    result = runner.invoke(cli, ["prepare", "--help"])
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    for name in ("scenes", "real", "questions", "source", "combine", "check", "audio", "features"):
+        assert name in listed
+    script = (
+        "import sys\nfrom gama_cli.main import cli\n"
+        "try:\n    cli(['prepare', '--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "assert not {'numpy', 'torch', 'yaml'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["scenes", "real", "questions", "source", "combine", "check", "audio", "features"])
+def test_every_command_has_help(runner: CliRunner, name: str) -> None:
+    result = runner.invoke(cli, ["prepare", name, "--help"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_an_unknown_command_is_one_line(runner: CliRunner) -> None:
+    result = runner.invoke(cli, ["prepare", "fsd5"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: no command or data set 'fsd5'; did you mean 'fsd50k'? (see ")

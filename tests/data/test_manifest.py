@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gama.data.manifest import by_clip, read
+from gama.data import json_stream
+from gama.data.manifest import by_clip, read, records, rows, writing
 from gama.errors import ManifestError
 
 ROW = {"audio_id": "a.wav", "instruction": "What?", "output": "A dog."}
@@ -82,7 +83,15 @@ def test_malformed_rows_name_file_row_and_field(path: Path, row: Any, message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"audio_id": ', r"rows\.json: not JSON: "),
+        (b'[{"audio_id": ', r"rows\.json: row 1 is not JSON: Expecting value"),
+        (b"[" + json.dumps(ROW).encode() + b", {oops}]", r"rows\.json: row 2 is not JSON: Expecting property name"),
+        (b"[" + json.dumps(ROW).encode() + b' {"a": 1}]', r"rows\.json: row 1 is not JSON: a comma or the end"),
+        (b"[" + json.dumps(ROW).encode(), r"rows\.json: row 1 is not JSON: a comma or the end"),
+        (b'[{"audio_id": "a', r"rows\.json: row 1 is not JSON: Unterminated string"),
+        (b"[" + json.dumps(ROW).encode() + b"] x", r"rows\.json: row 1 is not JSON: more text"),
+        (b"[" * 100_000, r"rows\.json: row 1 is not JSON: it is nested too deep"),
+        (b'{"a":' + b"[" * 100_000, r"rows\.json: line 1 is nested too deep"),
+        (b"[3 4]", r"rows\.json: row 1 is int"),
         (b'{"a": 1}\n{"a":', r"rows\.json: row 1: 'audio_id'"),
         (json.dumps(ROW).encode() + b"\n\n{oops", r"rows\.json: line 3 is not JSON"),
         (b"\xff\xfe[", r"rows\.json: not text in UTF-8"),
@@ -92,6 +101,56 @@ def test_malformed_files(path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("lines", [False, True])
+def test_rows_are_the_same_however_the_file_is_cut(
+    path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, lines: bool
+) -> None:
+    expected: list[Any] = [
+        ROW | {"output": 'a\\"b] ,\u00e9\U0001f415'},
+        ROW | {"x": [1.5e3, None, -0.25, True]},
+        17,
+        18,
+    ]
+    text = "\n".join(map(json.dumps, expected)) if lines else json.dumps(expected, ensure_ascii=False, indent=1)
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    assert list(records(path)) == expected
+
+
+def test_rows_come_before_the_rest_is_read(path: Path) -> None:
+    path.write_text(json.dumps([ROW] * 30_000) + "oops")  # more than one chunk
+    stream = rows(path)
+    assert next(stream).output == "A dog."
+    with pytest.raises(ManifestError, match="row 30000 is not JSON: more text"):
+        list(stream)
+
+
+def test_a_row_without_an_end_does_not_fill_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_LONGEST", 2**20)
+    path.write_text('[{"audio_id": "' + "a" * 5 * 2**20)
+    with pytest.raises(ManifestError, match="row 1 is not JSON: it is longer than"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_written_rows_are_read_again(tmp_path: Path, name: str, count: int) -> None:
+    out = tmp_path / "new" / name
+    with writing(out) as writer:
+        for index in range(count):
+            writer.add(ROW | {"output": f"\u2028{index}"})
+    assert [row.output for row in read(out)] == [f"\u2028{index}" for index in range(count)]
+    assert writer.count == count
+
+
+def test_a_stopped_writer_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "out.json") as writer:
+        writer.add(ROW)
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_manifest(path: Path) -> None:

@@ -40,13 +40,13 @@ def waveform(seconds: float, seed: int = 0) -> Waveform:
 
 @pytest.fixture(scope="module")
 def mini() -> Gama:
-    return gama.load()
+    return gama.load(runtime="torch")
 
 
 @pytest.fixture
 def fresh() -> Gama:
     """A model that a test may change."""
-    return gama.load()
+    return gama.load(runtime="torch")
 
 
 @pytest.fixture

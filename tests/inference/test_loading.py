@@ -33,7 +33,7 @@ def waveform(seconds: float) -> Waveform:
 
 @pytest.fixture(scope="module")
 def mini() -> Gama:
-    return gama.load()
+    return gama.load(runtime="torch")
 
 
 @pytest.mark.parametrize("quant", ["8bit", "4bit"])
@@ -63,7 +63,7 @@ def test_loading_leaves_the_settings_of_transformers_alone(capfd: pytest.Capture
     before = theirs.get_verbosity()
     theirs.set_verbosity_warning()
     try:
-        gama.load()
+        gama.load(runtime="torch")
         assert theirs.get_verbosity() == logging.WARNING and theirs.is_progress_bar_enabled()
     finally:
         theirs.set_verbosity(before)
@@ -124,21 +124,21 @@ def copy(tmp_path: Path) -> Callable[[Callable[[dict[str, Tensor]], object]], Pa
 def test_a_missing_weight(copy: Any, key: str, quant: Any, capfd: pytest.CaptureFixture[str]) -> None:
     folder = copy(lambda weights: weights.pop(key))
     with pytest.raises(CheckpointError, match=f"lacks 1 weight.*{key}"):
-        gama.load(folder, quant=quant)
+        gama.load(folder, quant=quant, runtime="torch")
     assert capfd.readouterr().err == ""
 
 
 def test_an_unexpected_weight(copy: Any) -> None:
     folder = copy(lambda weights: weights.update({"audio_tower.extra.weight": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match=r"holds unknown 1 weight\(s\): audio_tower.extra.weight"):
-        gama.load(folder)
+        gama.load(folder, runtime="torch")
 
 
 @pytest.mark.parametrize("key", [KEY, TOWER_KEY])
 def test_a_weight_of_another_shape(copy: Any, key: str) -> None:
     folder = copy(lambda weights: weights.update({key: weights[key][..., :-1].contiguous()}))
     with pytest.raises(CheckpointError, match=rf"other shapes for 1 weight\(s\): {key} \(.* was expected\)"):
-        gama.load(folder)
+        gama.load(folder, runtime="torch")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_broken_folder(tmp_path: Path, file: str, content: bytes | None, messa
     if content is not None:
         (folder / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as error:
-        gama.load(folder)
+        gama.load(folder, runtime="torch")
     assert str(error.value).startswith(str(folder)) and "\n" not in str(error.value)
 
 

@@ -55,6 +55,15 @@ def test_each_place_of_the_prefix_has_its_vector() -> None:
         assert placed.prefix_positions.weight.std() > 0
 
 
+def test_parameters_outside_of_layers_are_drawn_too() -> None:
+    tower = GamaForConditionalGeneration(small.config("llama")).audio_tower
+    queries = tower.qformer.query_tokens[0]
+    assert 0.01 < queries.std() < 0.03
+    assert len({tuple(query.tolist()) for query in queries}) == len(queries)
+    assert 0.01 < tower.encoder.position.std() < 0.03
+    assert 0.01 < tower.encoder.modality.std() < 0.03
+
+
 def test_prefix_takes_the_place_of_the_placeholders(llama: GamaForConditionalGeneration) -> None:
     fbank = small.fbanks(2)
     with torch.no_grad():

@@ -41,8 +41,8 @@ OFF_TOPIC_ANSWER = "I can only answer questions about the sound."
 _ABSENT_SHARE = 0.06
 
 _WEIGHTS: dict[str, float] = {
-    "what": 2.0, "describe": 1.0, "presence": 2.0, "count": 1.5, "order": 1.5, "time": 1.5, "loudness": 1.2,
-    "pitch": 1.0, "place": 1.0, "danger": 1.3, "offtopic": 0.4,
+    "what": 1.3, "describe": 0.8, "presence": 1.6, "count": 1.8, "order": 2.4, "time": 1.8, "loudness": 1.6,
+    "pitch": 1.4, "place": 0.8, "danger": 1.0, "offtopic": 0.4,
 }  # fmt: skip
 
 

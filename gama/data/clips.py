@@ -1,0 +1,56 @@
+"""What a clip on disk is: whether it can be heard, how long it lasts, and what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gama import audio
+from gama.audio.decoding import open_decoder
+from gama.audio.source import open_source
+from gama.errors import AudioError
+
+LONGEST = 3600.0
+"""Seconds; a longer clip is not decoded, its header is believed."""
+
+Problem = Literal["", "missing", "unreadable", "too-short"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFacts:
+    """A clip as a training step finds it.
+
+    Attributes:
+        problem: why no features can be made of it; empty where they can.
+        detail: the message of the error.
+        rate: Hz of the file; 0 where it cannot be read.
+        seconds: of the waveform.
+        silent: whether its peak lies below -80 dBFS.
+        content: digest of the samples at 16 kHz; empty where there are none.
+    """
+
+    problem: Problem = ""
+    detail: str = ""
+    rate: int = 0
+    seconds: float = 0.0
+    silent: bool = False
+    content: str = ""
+
+
+def clip_facts(path: Path) -> ClipFacts:
+    """Decodes the clip; never raises for what the clip is."""
+    if not path.is_file():
+        return ClipFacts("missing", f"{path}: no such file")
+    rate, seconds = 0, 0.0
+    try:
+        with open_source(path) as source, open_decoder(source) as decoder:
+            rate = decoder.rate
+            seconds = (decoder.frames or 0) / rate if rate else 0.0
+        if seconds > LONGEST:
+            return ClipFacts(rate=rate, seconds=seconds)
+        waveform = audio.load(path, max_duration=2 * LONGEST)
+    except AudioError as error:
+        short = 0.0 < seconds < audio.MIN_SAMPLES / audio.SAMPLE_RATE
+        return ClipFacts("too-short" if short else "unreadable", str(error), rate, seconds)
+    return ClipFacts("", "", rate, waveform.duration, waveform.is_silent, waveform.sha256[:32])

@@ -1,0 +1,186 @@
+"""Clips of any kind as 16 kHz mono files, beside the originals and never in their place.
+
+A finished file carries the time of its original, so a run that was stopped goes on where it was, and a clip that
+changed is converted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from gama import audio
+from gama.data.manifest import Writer, records, writing
+from gama.data.parallel import mapped
+from gama.data.remap import Remap, clips_of, named_from
+from gama.errors import AudioError, GamaError
+
+_ENDINGS = "wav flac mp3 ogg opus oga m4a aac mp4 webm mkv mov aif aiff aifc au snd caf wma w64 rf64"
+SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+"""Endings of the files of a folder that are taken for clips."""
+
+Format = Literal["flac", "wav"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip and the file that it becomes.
+
+    Attributes:
+        source, target: files.
+        max_seconds: what lies behind is cut off; None: nothing.
+        error: why it could not be converted; empty where it was.
+        fresh: whether it was converted by this run.
+    """
+
+    source: Path
+    target: Path
+    max_seconds: float | None = None
+    error: str = ""
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of the clips.
+
+    Attributes:
+        done: clips that are there now, from this run or an earlier one.
+        fresh: those of this run.
+        failed: clips that could not be read, and why.
+        manifests: those written, with how many rows each kept and lost.
+    """
+
+    done: int
+    fresh: int
+    failed: tuple[tuple[Path, str], ...]
+    manifests: tuple[tuple[Path, int, int], ...]
+
+
+def convert(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    kind: Format = "flac",
+    remap: Remap | None = None,
+    max_seconds: float | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Converted:
+    """Convert folders and manifests to ``out/audio``; manifests are written again beside it.
+
+    Args:
+        sources: folders of clips, or manifests. Rows whose clip could not be converted are left out.
+        out: the folder to write into.
+        kind: FLAC or wav, both of 16 bits.
+        remap: where the clips of manifests lie.
+        max_seconds: cut longer clips.
+        workers: processes.
+        progress: called with how many clips are done since its last call.
+
+    Raises:
+        GamaError: when a source is not there, or a clip would be written over its original.
+        ManifestError: for a manifest that cannot be used.
+    """
+    remap = remap or Remap()
+    jobs = planned(_clips(sources, remap), out / "audio", kind, max_seconds)
+    failed: list[tuple[Path, str]] = []
+    fresh = 0
+    for job in mapped(_convert, jobs, workers=workers, batch=8):
+        fresh += job.fresh
+        if job.error:
+            failed.append((job.source, job.error))
+        (progress or (lambda _: None))(1)
+    lost = {source for source, _ in failed}
+    target = {job.source: job.target for job in jobs if job.source not in lost}
+    manifests = [path for path in sources if not path.is_dir()]
+    names = Counter(path.name for path in manifests)
+    written = []
+    for index, manifest in enumerate(manifests):
+        name = manifest.name if names[manifest.name] == 1 else f"{index}-{manifest.name}"
+        with writing(out / name) as writer:
+            written.append((out / name, *_rewrite(manifest, writer, target, remap, out)))
+    return Converted(len(jobs) - len(failed), fresh, tuple(failed), tuple(written))
+
+
+def _clips(sources: Sequence[Path], remap: Remap) -> Iterator[Path]:
+    for source in sources:
+        if source.is_dir():
+            inside = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+            yield from (path.resolve() for path in inside)
+        elif not source.exists():
+            raise GamaError(f"{source}: no such folder or manifest")
+        else:
+            yield from (clip.resolve() for clip in clips_of(source, remap))
+
+
+def planned(clips: Iterable[Path], folder: Path, kind: Format, max_seconds: float | None = None) -> list[Job]:
+    """Each clip once, with a file below ``folder`` as the original lies below the folder that all share.
+
+    Two originals that differ in their ending alone keep it: ``a.wav.flac``, ``a.mp3.flac``.
+
+    Raises:
+        GamaError: when a clip would be written over its original.
+    """
+    unique = list(dict.fromkeys(clips))
+    if not unique:
+        return []
+    common = Path(os.path.commonpath([clip.parent for clip in unique]))
+    stems = Counter(clip.with_suffix("") for clip in unique)
+    jobs, taken = [], set()
+    for clip in unique:
+        inside = clip.relative_to(common)
+        name = f"{inside.name}.{kind}" if stems[clip.with_suffix("")] > 1 else f"{inside.stem}.{kind}"
+        target = folder / inside.parent / name
+        if target in taken:  # a.wav.flac beside a.wav and a.flac
+            target = target.with_name(f"{inside.name}.{hashlib.sha256(os.fsencode(clip)).hexdigest()[:8]}.{kind}")
+        taken.add(target)
+        jobs.append(Job(clip, target, max_seconds))
+    originals = set(unique)
+    over = next((job for job in jobs if job.target.resolve() in originals), None)
+    if over is not None:
+        raise GamaError(f"{over.target} is an original, and would be written over", "give another folder with --out")
+    return jobs
+
+
+def _convert(job: Job) -> Job:
+    import soundfile
+
+    try:
+        changed = job.source.stat().st_mtime_ns
+        if job.target.is_file() and job.target.stat().st_mtime_ns == changed:
+            return job
+        waveform = audio.load(job.source, end=job.max_seconds, max_duration=86_400.0)
+    except FileNotFoundError:
+        return replace(job, error=f"{job.source}: no such file")
+    except AudioError as error:
+        return replace(job, error=str(error))
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    partial = job.target.with_name(f".{job.target.name}.{os.getpid()}.partial")
+    try:
+        kind = job.target.suffix[1:].upper()
+        soundfile.write(partial, waveform.samples, audio.SAMPLE_RATE, format=kind, subtype="PCM_16")
+        os.utime(partial, ns=(changed, changed))
+        os.replace(partial, job.target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return replace(job, fresh=True)
+
+
+def _rewrite(manifest: Path, writer: Writer, target: dict[Path, Path], remap: Remap, out: Path) -> tuple[int, int]:
+    """Rows kept and lost."""
+    lost = 0
+    for record in records(manifest):
+        clip = remap.file(record["audio_id"], manifest)
+        if clip is None:
+            writer.add(record)
+        elif (new := target.get(clip.resolve())) is not None:
+            writer.add(record | {"audio_id": named_from(new, out)})
+        else:
+            lost += 1
+    return writer.count, lost

@@ -1,0 +1,53 @@
+"""Where a manifest's clips lie on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gama.data.manifest import records, row_of
+
+
+@dataclass(frozen=True)
+class Remap:
+    """Rules that turn the ``audio_id`` of a row into a file.
+
+    Attributes:
+        root: relative clips lie here; None: beside the manifest.
+        changes: (old, new) beginnings of a path; the first that fits is used.
+    """
+
+    root: Path | None = None
+    changes: tuple[tuple[str, str], ...] = ()
+
+    def file(self, audio_id: str, manifest: Path) -> Path | None:
+        """The clip; None for a row without one."""
+        if audio_id == "empty":
+            return None
+        for old, new in self.changes:
+            trimmed = old.rstrip("/")
+            if audio_id == trimmed or audio_id.startswith(f"{trimmed}/"):
+                audio_id = new.rstrip("/") + audio_id[len(trimmed) :]
+                break
+        return (self.root or manifest.parent) / audio_id
+
+
+def clips_of(manifest: Path, remap: Remap) -> Iterator[Path]:
+    """The clip of every row that has one.
+
+    Raises:
+        ManifestError: naming file, row and field.
+    """
+    for number, record in enumerate(records(manifest), 1):
+        row_of(record, manifest, number)
+        clip = remap.file(record["audio_id"], manifest)
+        if clip is not None:
+            yield clip
+
+
+def named_from(clip: Path, folder: Path) -> str:
+    """The ``audio_id`` of a clip in a manifest of that folder: relative where the clip lies below it."""
+    clip, folder = Path(os.path.abspath(clip)), Path(os.path.abspath(folder))  # resolve() would ask the disk
+    return clip.relative_to(folder).as_posix() if clip.is_relative_to(folder) else clip.as_posix()

@@ -1,0 +1,1 @@
+"""Models leave PyTorch: ONNX graphs, adapters, merged checkpoints."""

@@ -1,0 +1,157 @@
+"""The instant engine: the packaged model answers from a cold start, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gama.audio import Waveform
+from gama.checkpoints.bundled import model_folder
+from gama.errors import CheckpointError
+from gama.inference.asking import Asker, Runtime, Sampling
+from gama.instant.frontend import Float, FrontEnd, open_front_end
+from gama.instant.language import InstantLanguageModel
+from gama.instant.providers import session
+from gama.instant.tokenizer import InstantTokenizer
+from gama.instant.weights import WEIGHTS, header_hash
+from gama.prompt import Segment
+
+FRONT_END = "front_end.onnx"
+LANGUAGE_MODEL = "language_model.onnx"
+
+_KEPT_PREFIXES = 64  # clips whose prefix is remembered
+
+
+def has_instant_graphs(folder: Path) -> bool:
+    """Whether a model folder holds the graphs of the instant engine."""
+    return all((folder / name).is_file() for name in (FRONT_END, LANGUAGE_MODEL))
+
+
+class Instant(Asker):
+    """A model on onnxruntime: asked as :class:`~gama.inference.engine.Gama` is, with the same greedy answers.
+
+    Args:
+        folder: holds the two graphs, ``model.safetensors`` and ``tokenizer.json``.
+        name: as it was asked for.
+        provider: of onnxruntime; see :func:`gama.instant.providers.choose`.
+        frontend: an exported front end in place of the folder's own.
+    """
+
+    def __init__(
+        self, folder: Path, *, name: str = "", provider: str = "cpu", frontend: FrontEnd | None = None
+    ) -> None:
+        _check_files(folder)
+        self.name = name
+        # one thread: its products are too small to share
+        language = session(folder / LANGUAGE_MODEL, provider, num_threads=1, quick=True)
+        self._facts = _facts(folder / LANGUAGE_MODEL, language.get_modelmeta().custom_metadata_map)
+        if self._facts["weights_header"] != header_hash(folder / WEIGHTS):
+            raise CheckpointError(
+                f"{folder / LANGUAGE_MODEL} was exported from other weights than {WEIGHTS} beside it",
+                f"gama export instant --model {folder}",
+            )
+        self._language = InstantLanguageModel(language, self._facts["audio_token_id"], folder / LANGUAGE_MODEL)
+        self._tokenizer = InstantTokenizer(
+            folder / "tokenizer.json",
+            audio_token_id=self._facts["audio_token_id"],
+            num_audio_tokens=self._facts["num_audio_tokens"],
+            bos_ids=self._facts["bos_ids"],
+            eos_id=self._facts["eos_id"],
+        )
+        self.frontend = frontend or open_front_end(folder / FRONT_END, provider, quick=True)
+        self.frontend.check(self._facts["num_audio_tokens"], self._facts["hidden_size"], name or str(folder))
+        self._prefixes: dict[str, Float] = {}
+
+    # -- what Asker needs ----------------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        """onnxruntime in float32."""
+        device = self.frontend.providers[0].removesuffix("ExecutionProvider").lower()
+        return Runtime("onnxruntime", device, "float32", providers=self.frontend.providers)
+
+    @property
+    def context(self) -> int:
+        """Tokens the language model can attend to."""
+        return int(self._facts["context"])
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Ids that end an answer."""
+        return list(self._facts["stop_ids"])
+
+    @property
+    def template(self) -> str:
+        """The model's own prompt template."""
+        return str(self._facts["template"])
+
+    @property
+    def num_audio_tokens(self) -> int:
+        """Soft tokens a clip becomes."""
+        return int(self._facts["num_audio_tokens"])
+
+    @property
+    def language(self) -> InstantLanguageModel:
+        """The language model's graph."""
+        return self._language
+
+    @property
+    def tokenizer(self) -> InstantTokenizer:
+        """The language model's tokenizer."""
+        return self._tokenizer
+
+    def encode(self, segments: Sequence[Segment]) -> list[int]:
+        """Segments -> ids, ``num_audio_tokens`` placeholders for each clip."""
+        return self._tokenizer.encode(segments)
+
+    def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> tuple[list[int], Float | None]:
+        return ids, np.concatenate(list(self.hear(group))) if group else None
+
+    def _tokens(self, inputs: tuple[list[int], Float | None], sampling: Sampling) -> Iterator[int]:
+        return self._language.generate(*inputs, sampling, self.stop_ids)
+
+    # -- hearing -------------------------------------------------------------------------------------------------------
+
+    def hear(self, waveforms: Sequence[Waveform]) -> Float:
+        """The prefix of each waveform of at most 10.24 s: (clips, 96, D); what was heard lately is not heard again."""
+        new = {w.sha256: w for w in waveforms if w.sha256 not in self._prefixes}
+        if new:
+            for key, prefix in zip(new, self.frontend.prefix([w.samples for w in new.values()]), strict=True):
+                self._prefixes[key] = prefix
+        prefixes = np.stack([self._prefixes[w.sha256] for w in waveforms])
+        for key in list(self._prefixes)[:-_KEPT_PREFIXES]:
+            del self._prefixes[key]
+        return prefixes
+
+
+def _check_files(folder: Path) -> None:
+    if not has_instant_graphs(folder):
+        raise CheckpointError(
+            f"{folder} holds no instant graphs ({FRONT_END}, {LANGUAGE_MODEL})",
+            f"gama export instant --model {folder}, or --runtime torch",
+        )
+
+
+def _facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(metadata["gama.instant"]))
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: no graph of gama export instant") from error
+
+
+def load(name_or_dir: str | Path | None = None, *, provider: str = "cpu", frontend: FrontEnd | None = None) -> Instant:
+    """Load a model that has instant graphs: the packaged gama-mini by default.
+
+    Raises:
+        CheckpointError: when there is no such model, or it has no graphs that fit its weights.
+        DeviceError: for a provider this machine does not have.
+    """
+    folder = model_folder(name_or_dir)
+    return Instant(folder, name=str(name_or_dir or "mini"), provider=provider, frontend=frontend)
+
+
+__all__ = ["Instant", "has_instant_graphs", "load"]

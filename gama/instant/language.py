@@ -1,0 +1,122 @@
+"""The exported language model: prefill and decode step are one graph with a key-value cache. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gama.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from gama.inference.asking import Sampling
+
+Float = NDArray[np.float32]
+
+
+@dataclass
+class Past:
+    """Keys and values of what was read and said, to go on from.
+
+    Attributes:
+        values: (layers, 2, 1, heads, S, width).
+    """
+
+    values: Float
+
+    @property
+    def length(self) -> int:
+        """Positions held."""
+        return int(self.values.shape[4])
+
+    def cut(self, length: int) -> None:
+        """Keep the first positions alone."""
+        self.values = self.values[..., :length, :]
+
+
+class InstantLanguageModel:
+    """Ids and soft tokens in, ids out.
+
+    Args:
+        opened: a graph from ``input_ids`` (1, T), ``prefix`` (R, D) and ``past`` (layers, 2, 1, heads, S, width) to
+            ``logits`` (1, V) of the last position and ``present`` of length S + T.
+        audio_token_id: the placeholder; never an answer.
+        path: its file, for messages.
+
+    Raises:
+        CheckpointError: for a graph of another kind.
+    """
+
+    def __init__(self, opened: onnxruntime.InferenceSession, audio_token_id: int, path: Path) -> None:
+        self._opened = opened
+        self._audio_token_id = audio_token_id
+        shapes = {value.name: value.shape for value in opened.get_inputs()}
+        if list(shapes) != ["input_ids", "prefix", "past"]:
+            raise CheckpointError(
+                f"{path} goes from {', '.join(shapes)}; a language model goes from input_ids, prefix, past",
+                f"gama export instant --model {path.parent}",
+            )
+        layers, _, _, heads, _, width = shapes["past"]
+        self._empty = np.zeros((layers, 2, 1, heads, 0, width), dtype=np.float32)
+        self._no_prefix = np.zeros((1, shapes["prefix"][1]), dtype=np.float32)
+
+    def begin(self) -> Past:
+        """Nothing read yet."""
+        return Past(self._empty)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        prefix: Float | None,
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        past: Past | None = None,
+    ) -> Iterator[int]:
+        """The ids of the answer one by one, the stopping one included.
+
+        Args:
+            ids: the prompt, placeholders included.
+            prefix: (R, D) soft tokens for the placeholders in reading order; None without any.
+            sampling: how to choose.
+            stop_ids: ids that end the answer.
+            past: what stands before ``ids``; grows with every id that is read.
+        """
+        past = past or self.begin()
+        # importing numpy.random takes longer than a greedy answer's ids
+        chance = np.random.default_rng(sampling.seed) if sampling.temperature > 0 else None
+        step = np.array([ids], dtype=np.int64)
+        rows = self._no_prefix if prefix is None else prefix
+        for _ in range(sampling.max_new_tokens):
+            feeds = {"input_ids": step, "prefix": rows, "past": past.values}
+            logits, past.values = self._opened.run(["logits", "present"], feeds)
+            token = self._chosen(logits[0], sampling, chance)
+            yield token
+            if token in stop_ids:
+                return
+            step, rows = np.array([[token]], dtype=np.int64), self._no_prefix
+
+    def _chosen(self, scores: Float, sampling: Sampling, chance: np.random.Generator | None) -> int:
+        if self._audio_token_id < len(scores):
+            scores[self._audio_token_id] = -np.inf  # it stands for sound
+        if chance is None:
+            return int(scores.argmax())
+        return int(chance.choice(len(scores), p=probabilities(scores, sampling)))
+
+
+def probabilities(scores: Float, sampling: Sampling) -> NDArray[np.float64]:
+    """Scores (V,) -> probabilities (V,) at a temperature, of the likeliest tokens that together hold ``top_p``."""
+    with np.errstate(over="ignore"):  # a tiny temperature gives -inf: probability 0
+        chances = np.exp((scores.astype(np.float64) - scores.max()) / sampling.temperature)
+    chances /= chances.sum()
+    if sampling.top_p < 1:
+        order = np.argsort(-chances, kind="stable")
+        before = np.cumsum(chances[order]) - chances[order]
+        chances[order[before >= sampling.top_p]] = 0.0
+        chances /= chances.sum()
+    return chances

@@ -1,0 +1,124 @@
+"""``gama prepare audio``: the same sound at 16 kHz mono, once, and the originals as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from gama import audio
+from gama.data import conversion
+from gama.data.conversion import convert
+from gama.data.manifest import read
+from gama.data.remap import Remap
+from gama.errors import GamaError
+from gama_cli.main import cli
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "originals"
+    (root / "deep" / "er").mkdir(parents=True)
+    soundfile.write(root / "a.wav", rng.normal(0, 0.1, (22050, 2)), 44100)
+    soundfile.write(root / "a.flac", rng.normal(0, 0.1, 8000), 16000)
+    soundfile.write(root / "deep" / "er" / "b.WAV", rng.normal(0, 0.1, 4000), 8000)
+    (root / "notes.txt").write_text("no sound")
+    return root
+
+
+def names(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("kind", ["flac", "wav"])
+def test_a_folder(folder: Path, tmp_path: Path, kind: conversion.Format) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
+    out = tmp_path / "out"
+    result = convert([folder], out, kind=kind)
+    assert (result.done, result.fresh, result.failed, result.manifests) == (3, 3, (), ())
+    assert names(out) == [f"audio/a.flac.{kind}", f"audio/a.wav.{kind}", f"audio/deep/er/b.{kind}"]
+    for original, new in [("a.wav", f"a.wav.{kind}"), ("deep/er/b.WAV", f"deep/er/b.{kind}")]:
+        info = soundfile.info(out / "audio" / new)
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        expected = audio.load(folder / original).samples
+        assert np.abs(audio.load(out / "audio" / new).samples - expected).max() <= 2**-15
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
+
+
+def test_what_is_done_stays_and_what_changed_is_done_again(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert([folder], out)
+    (out / "audio" / "a.wav.flac").unlink()
+    soundfile.write(folder / "deep" / "er" / "b.WAV", np.ones(800) / 2, 8000)
+    result = convert([folder], out)
+    assert (result.done, result.fresh) == (3, 2)
+    assert len(audio.load(out / "audio" / "deep" / "er" / "b.flac").samples) == 1600
+    assert convert([folder], out).fresh == 0
+
+
+def test_a_manifest_is_written_again(folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    named = ["a.wav", "", "gone.wav", "broken.wav", "deep/er/b.WAV", "a.wav"]
+    ids = [f"/far/{name}" if name else "empty" for name in named]
+    rows = [{"audio_id": name, "instruction": "q", "output": name, "extra": [1]} for name in ids]
+    manifest = tmp_path / "rows.json"
+    manifest.write_text(json.dumps(rows))
+    out = tmp_path / "out"
+    result = convert([manifest], out, remap=Remap(None, (("/far", str(folder)),)))
+    assert [path.name for path, _ in result.failed] == ["gone.wav", "broken.wav"]
+    assert result.manifests == ((out / "rows.json", 4, 2),)
+    written = json.loads((out / "rows.json").read_text())
+    assert [row["audio_id"] for row in written] == ["audio/a.flac", "empty", "audio/deep/er/b.flac", "audio/a.flac"]
+    assert written[0] == rows[0] | {"audio_id": "audio/a.flac"}
+    assert all(row.audio is None or row.audio.is_file() for row in read(out / "rows.json"))
+
+
+def test_no_two_clips_share_a_file(tmp_path: Path) -> None:
+    clips = [tmp_path / name for name in ("a.wav", "a.flac", "a.wav.flac", "b.wav")]
+    jobs = conversion.planned(clips, tmp_path / "out", "flac")
+    assert len({job.target for job in jobs}) == 4
+    assert jobs[3].target == tmp_path / "out" / "b.flac"
+
+
+def test_long_clips_can_be_cut(folder: Path, tmp_path: Path) -> None:
+    convert([folder], tmp_path / "out", max_seconds=0.1)
+    assert len(audio.load(tmp_path / "out" / "audio" / "a.wav.flac").samples) == 1600
+
+
+def test_originals_are_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "a.flac", np.zeros(800), 16000)
+    content = (tmp_path / "audio" / "a.flac").read_bytes()
+    with pytest.raises(GamaError, match=r"a\.flac is an original"):
+        convert([tmp_path / "audio"], tmp_path)
+    assert (tmp_path / "audio" / "a.flac").read_bytes() == content
+    with pytest.raises(GamaError, match="gone: no such folder or manifest"):
+        convert([tmp_path / "gone"], tmp_path / "out")
+
+
+def test_a_stopped_run_leaves_no_half_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(file: Path, *_: object, **__: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(soundfile, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        convert([folder], tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
+def test_the_command_with_two_processes(runner: CliRunner, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["prepare", "audio", str(folder), "--out", str(out), "--workers", "2"]
+    result = runner.invoke(cli, words)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"3 clips in {out / 'audio'}, 3 of them converted now\n"
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    result = runner.invoke(cli, words[:-1] + ["1"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("warning: ") and "broken.wav" in result.stderr
