@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.bundled import model_folder
-from gama.errors import CheckpointError, DeviceError, GamaError
+from gama.errors import CheckpointError, DeviceError, GamaError, MissingPackageError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
 from gama.quiet import quiet_casts, quiet_loading
@@ -99,6 +100,9 @@ def load_model(
     precision = pick_dtype(dtype, target)
     quantized = quantization_config(quant, precision)
     extra: dict[str, Any] = {} if quantized is None else {"quantization_config": quantized}
+    if (folder / "adapter_config.json").is_file():
+        with suppress(MissingPackageError):
+            import_bitsandbytes()  # before peft imports it, and lets it ask a hub for a kernel
     try:
         with quiet_loading(progress=sys.stderr.isatty() and _weight_bytes(folder) >= _SLOW):
             model, info = GamaForConditionalGeneration.from_pretrained(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -164,6 +166,18 @@ def test_a_broken_folder(tmp_path: Path, file: str, content: bytes | None, messa
     with pytest.raises(CheckpointError, match=message) as error:
         gama.load(folder, runtime="torch")
     assert str(error.value).startswith(str(folder)) and "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
+def test_an_adapter_beside_the_weights_lets_nothing_ask_a_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    shutil.copytree(model_folder(), folder)
+    model = gama.load(runtime="torch").model
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=r"language_model.*q_proj"))  # type: ignore[arg-type]
+    adapted.save_pretrained(folder)
+    script = f"import gama; print(gama.load({str(folder)!r}, runtime='torch').ask(None, 'hello?', max_new_tokens=2))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
