@@ -89,16 +89,23 @@ class TranscriptIds:
 
 
 class NamingCollator:
-    """Clips with the word that each soft token should name: for aligning the tower with the language model."""
+    """Clips with the word that each soft token should name: for aligning the tower with the language model.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        tokenizer: the language model's.
+        hearing: also give the truth about each time patch.
+    """
+
+    def __init__(self, tokenizer: Any, *, hearing: bool = False) -> None:
         self.transcript = TranscriptIds(tokenizer)
+        self.hearing = hearing
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Items -> ``audio_values`` (B, 1024, 128), ``words`` (B, 96) and ``heard``, the truth about each patch."""
+        """Items -> ``audio_values`` (B, 1024, 128), ``words`` (B, 96) and, with ``hearing``, ``heard``."""
         scenes = [item.scene for item in items if item.scene is not None]
         words = torch.tensor([self.transcript(scene) for scene in scenes])
-        return {"audio_values": _stack(items), "words": words, "heard": stacked(scenes)}
+        batch: dict[str, Any] = {"audio_values": _stack(items), "words": words}
+        return batch | {"heard": stacked(scenes)} if self.hearing else batch
 
 
 class AnswerCollator:

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gama.data.packing import IGNORED
 from gama.data.scenes.classes import CLASSES
 from gama.data.scenes.scene import Event, Scene
-from gama.data.scenes.transcript import EVENT_SLOTS
+from gama.data.scenes.transcript import EVENT_SLOTS, SLOT_SECONDS
 
-PATCH_SECONDS = 0.16
-"""One time patch: 16 frames of 10 ms."""
-UNKNOWN = -100
-"""A target that is not known."""
 MOST_COUNTED = 6
 """Single sounds are numbered 1 to 6; more than six stay at six."""
 
@@ -49,8 +46,8 @@ class Heard:
 
 def patches(event: Event, total: int) -> slice:
     """The patches in which an event sounds, at least one."""
-    first = int(event.start / PATCH_SECONDS + 0.25)
-    last = max(first + 1, int(event.end / PATCH_SECONDS + 0.75))
+    first = int(event.start / SLOT_SECONDS + 0.25)
+    last = max(first + 1, int(event.end / SLOT_SECONDS + 0.75))
     return slice(first, min(total, last))
 
 
@@ -71,14 +68,14 @@ def heard(scene: Scene, total: int = 64) -> Heard:
         alone[patches(event, total)] += 1
         if index < EVENT_SLOTS:
             ordinal[patches(event, total), index] = 1.0
-    onset, number = torch.zeros(total), torch.full((total,), UNKNOWN)
+    onset, number = torch.zeros(total), torch.full((total,), IGNORED)
     level = torch.full((total, 2), math.nan)
     for event in events:
         inside = patches(event, total)
         single = torch.zeros(total, dtype=torch.bool)
         single[inside] = alone[inside] == 1
         level[single] = torch.tensor([(event.level_db + 25.0) / 10.0, math.log(max(event.centroid_hz, 50.0) / 1000.0)])
-        begins = [min(total - 1, int(at / PATCH_SECONDS)) for at in event.onsets]
+        begins = [min(total - 1, int(at / SLOT_SECONDS)) for at in event.onsets]
         if begins:
             onset[begins] = 1.0
             begun = torch.zeros(total, dtype=torch.long)

@@ -121,10 +121,11 @@ class NamingObjective(TrainingObjective):
         self.hearing_weight = hearing_weight
         self.hearing = Hearing(gama.config.encoder_config.hidden_size) if hearing_weight else None
 
-    def forward(self, audio_values: Tensor, words: Tensor, heard: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, audio_values: Tensor, words: Tensor, heard: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         tower = self.gama.hear(audio_values)
         loss = self.naming(tower.prefix, words, self.gama.get_input_embeddings().weight)
         if self.hearing is not None:
+            assert heard is not None  # the collator's part of the same recipe
             loss = loss + self.hearing_weight * self.hearing(tower.pooled, heard)
         return {"loss": loss}
 

@@ -145,7 +145,7 @@ def check_training(recipe: Recipe) -> Recipe:
     for key, value in recipe.training.items():
         if key not in kinds:
             raise RecipeError(f"{recipe.name}: unknown key {key!r}{_nearest(key, [*kinds, *known])}")
-        values[key] = _fit(value, kinds[key], f"{recipe.name}: {key}")
+        values[key] = fitted(value, kinds[key], f"{recipe.name}: {key}")
     return dataclasses.replace(recipe, training=values)
 
 
@@ -218,7 +218,7 @@ def _build(raw: dict[str, Any], path: Path) -> Recipe:
         )
     for name, kind in {"name": str, "otherwise": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
         if name in values:
-            values[name] = _fit(values[name], kind, f"{path.name}: {name}")
+            values[name] = fitted(values[name], kind, f"{path.name}: {name}")
     for part in values.get("trainable", ()):
         if part not in get_args(Part):
             raise RecipeError(f"{path.name}: trainable: no part {part!r}{_nearest(part, get_args(Part))}")
@@ -236,7 +236,7 @@ def parent_names(raw: Mapping[str, Any], path: Path) -> dict[str, str]:
             f"{path.name}: starts_from is {given!r}, expected the name of a stage",
             "or one stage for each part: {audio_tower: encoder, language_model: language}",
         )
-    return {part: _fit(name, str, f"{path.name}: starts_from.{part}") for part, name in names.items()}
+    return {part: fitted(name, str, f"{path.name}: starts_from.{part}") for part, name in names.items()}
 
 
 def _check(recipe: Recipe, path: Path) -> None:
@@ -277,10 +277,15 @@ def _section(kind: type, raw: Any, name: str, path: Path) -> Any:
     for key in raw:
         if key not in kinds:
             raise RecipeError(f"{path.name}: unknown key {name}.{key}{_nearest(str(key), kinds)}")
-    return kind(**{k: _fit(v, kinds[k], f"{path.name}: {name}.{k}") for k, v in raw.items()})
+    return kind(**{k: fitted(v, kinds[k], f"{path.name}: {name}.{k}") for k, v in raw.items()})
 
 
-def _fit(value: Any, kind: Any, what: str) -> Any:
+def fitted(value: Any, kind: Any, what: str) -> Any:
+    """A value of a YAML file in the type that is wanted.
+
+    Raises:
+        RecipeError: naming ``what`` it is, where it does not fit.
+    """
     try:
         return fit(value, kind)
     except Unfit as error:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gama.errors import RecipeError
-from gama.training.recipe import read_yaml
-from gama.training.recipe_values import Unfit, fit
+from gama.training.recipe import fitted, read_yaml
 
 FILE = "data.yaml"
 MANIFEST = "manifest.json"
@@ -70,7 +69,7 @@ def read_sets(folder: Path) -> SceneSets:
     if not path.is_file():
         return SceneSets({})
     raw = read_yaml(path)
-    recordings = _fitted(raw.pop("recordings", []), tuple[str, ...], f"{FILE}: recordings")
+    recordings = fitted(raw.pop("recordings", []), tuple[str, ...], f"{FILE}: recordings")
     return SceneSets({name: _scene_set(name, given) for name, given in raw.items()}, recordings)
 
 
@@ -79,14 +78,7 @@ def _scene_set(name: str, given: Any) -> SceneSet:
     if not isinstance(given, dict) or "count" not in given or (unknown := set(given) - set(kinds)):
         what = f"unknown keys {', '.join(sorted(unknown))}" if isinstance(given, dict) and "count" in given else given
         raise RecipeError(f"{FILE}: {name}: {what}; expected count and perhaps {', '.join(list(kinds)[1:])}")
-    return SceneSet(name, **{k: _fitted(v, kinds[k], f"{FILE}: {name}.{k}") for k, v in given.items()})
-
-
-def _fitted(value: Any, kind: Any, what: str) -> Any:
-    try:
-        return fit(value, kind)
-    except Unfit as error:
-        raise RecipeError(f"{what} is {value!r}, expected {error}") from None
+    return SceneSet(name, **{k: fitted(v, kinds[k], f"{FILE}: {name}.{k}") for k, v in given.items()})
 
 
 def supply(sets: SceneSets, manifests: Iterable[str], data: Path) -> Supply:

@@ -294,7 +294,9 @@ def _objective(
     words = TranscriptIds(processor.tokenizer) if uses_words else None
     common = torch.tensor([words.ids[w] for w in _COMMON_WORDS] if words else [])
     if recipe.objective == "naming":
-        return NamingObjective(gama, common, loss.hearing), NamingCollator(processor.tokenizer)
+        return NamingObjective(gama, common, loss.hearing), NamingCollator(
+            processor.tokenizer, hearing=loss.hearing > 0
+        )
     collator = AnswerCollator(
         processor,
         train_on_inputs=loss.train_on_inputs,

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from gama.data.hearing import UNKNOWN, heard, stacked
+from gama.data.hearing import heard, stacked
+from gama.data.packing import IGNORED
 from gama.data.scenes.classes import CLASSES
 from gama.data.scenes.scene import Event, Scene
 
@@ -36,7 +37,7 @@ def test_single_sounds_are_numbered_where_one_event_is_alone() -> None:
     assert truth.onset[40:50].isnan().all()  # nobody counted the cat
     assert truth.onset[55] == 0
     assert truth.number[10:18].tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    assert set(truth.number[18:].tolist()) == {UNKNOWN}  # under the rain, and where nothing is counted
+    assert set(truth.number[18:].tolist()) == {IGNORED}  # under the rain, and where nothing is counted
 
 
 def test_levels_where_one_event_is_alone() -> None:
