@@ -17,7 +17,7 @@ from gama.errors import MissingPackageError, RecipeError
 from gama.training.recipe_values import Unfit, fit
 
 Objective = Literal["text", "tagging", "naming", "answer"]
-Part = Literal["encoder", "aggregator", "qformer", "projectors", "prefix_positions", "language_model"]
+Part = Literal["encoder", "aggregator", "qformer", "projectors", "prefix_positions", "decoder", "language_model"]
 
 
 @dataclass(frozen=True)

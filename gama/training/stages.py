@@ -31,6 +31,7 @@ def parts_of(gama: GamaForConditionalGeneration) -> dict[str, list[nn.Module]]:
         "qformer": [tower.qformer] if tower.has_qformer else [],
         "projectors": [tower.qformer_projector, tower.aggregator_projector] if tower.has_qformer else [tower.projector],
         "prefix_positions": [] if gama.prefix_positions is None else [gama.prefix_positions],
+        "decoder": [*gama.language_model.get_decoder().layers, gama.language_model.get_decoder().norm],
         "language_model": [gama.language_model],
     }
 

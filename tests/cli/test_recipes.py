@@ -125,5 +125,5 @@ def test_a_copy_of_mini_holds_everything_it_needs(runner: CliRunner, tmp_path: P
 
     assert runner.invoke(cli, ["recipes", "copy", "mini", str(tmp_path / "mine")]).exit_code == 0
     stems = [file.stem for file in curriculum(tmp_path / "mine")]
-    assert stems[-6:] == ["alignment", "stage1", "stage2", "stage3", "stage4", "stage5"]
-    assert {"encoder", "language"} == set(stems[:-6]) and (tmp_path / "mine" / "model.yaml").is_file()
+    assert stems[-7:] == ["alignment", "reading", "stage1", "stage2", "stage3", "stage4", "stage5"]
+    assert {"encoder", "language"} == set(stems[:-7]) and (tmp_path / "mine" / "model.yaml").is_file()
