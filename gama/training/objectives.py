@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,10 @@ from gama.model.gama import IGNORED, GamaForConditionalGeneration
 
 _SUMMARY = 32  # soft tokens of the Q-Former, which name what a scene is as a whole
 _COMMON_WEIGHT = 0.25  # weight of the words that fill most of a timeline
+_TIMELINE_WEIGHT = 0.5  # its soft tokens learn early
+_FACTS = 7  # soft tokens of an event: class, count, start, end, length, loudness, pitch
+_CLASS_WEIGHTS = (1.0, 3.0, 3.0)  # of the first, second and third event: which sounds second is learned last
+_COUNT_WEIGHT = 3.0
 
 
 class TrainingObjective(nn.Module):
@@ -60,6 +66,15 @@ class Tagging(TrainingObjective):
         return {"loss": 10.0 * frame_loss + 10.0 * clip_loss, "logits": logits}
 
 
+def _summary_weights() -> Tensor:
+    """How much each soft token of the summary counts, one on average: (32,)."""
+    weights = torch.ones(_SUMMARY)
+    for event, weight in enumerate(_CLASS_WEIGHTS):
+        weights[_FACTS * event] = weight
+        weights[_FACTS * event + 1] = _COUNT_WEIGHT
+    return weights / weights.mean()
+
+
 class Naming(nn.Module):
     """Each soft token names its word: softmax over the language model's own embeddings.
 
@@ -67,6 +82,7 @@ class Naming(nn.Module):
     """
 
     common: Tensor
+    summary: Tensor
     log_scale: nn.Parameter
 
     def __init__(self, gama: GamaForConditionalGeneration, common: Tensor) -> None:
@@ -74,6 +90,7 @@ class Naming(nn.Module):
         embeddings = gama.get_input_embeddings().get_parameter("weight")
         self.log_scale = nn.Parameter(torch.tensor(0.0))
         self.register_buffer("common", common, persistent=False)
+        self.register_buffer("summary", _summary_weights(), persistent=False)
         self.typical = float(embeddings.detach().square().mean())
 
     def forward(self, prefix: Tensor, words: Tensor, embeddings: Tensor) -> Tensor:
@@ -82,7 +99,8 @@ class Naming(nn.Module):
         each = F.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="none").view(words.shape)
         weight = torch.where(torch.isin(words, self.common), _COMMON_WEIGHT, 1.0)
         weight = weight / weight.mean()
-        loss = (each * weight)[:, :_SUMMARY].mean() + (each * weight)[:, _SUMMARY:].mean()
+        each = each * weight
+        loss = (each[:, :_SUMMARY] * self.summary).mean() + _TIMELINE_WEIGHT * each[:, _SUMMARY:].mean()
         pull = (prefix.float() - embeddings[words].float()).square().mean() / self.typical
         return loss + 0.1 * pull
 
@@ -101,12 +119,12 @@ class Hearing(nn.Module):
         said = self.head(self.norm(pooled)).float()
         classes, ordinal, onset, number, level = said.split(self.sizes, dim=-1)
         loss = 10.0 * F.binary_cross_entropy_with_logits(classes, heard["classes"])
-        loss = loss + F.binary_cross_entropy_with_logits(ordinal, heard["ordinal"])
+        loss = loss + 2.0 * F.binary_cross_entropy_with_logits(ordinal, heard["ordinal"])
         counted = ~heard["onset"].isnan()
         loss = loss + F.binary_cross_entropy_with_logits(onset[..., 0][counted], heard["onset"][counted])
         known, single = heard["number"] != IGNORED, ~heard["level"].isnan()
         if known.any():
-            loss = loss + 0.5 * F.cross_entropy(number[known], heard["number"][known])
+            loss = loss + F.cross_entropy(number[known], heard["number"][known])
         if single.any():
             loss = loss + 0.5 * F.smooth_l1_loss(level[single], heard["level"][single])
         return loss
@@ -158,10 +176,12 @@ class Answering(TrainingObjective):
         embeds = self.gama.embed(input_ids, None if prefix is None else self.gama.place(prefix))
         if prefix is None:
             embeds = placed_words(self.gama, embeds)
-        logits = self.gama(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).logits
-        loss = weighted_cross_entropy(logits, labels, weights)
+        asked = before_targets(labels)
+        with head_reads(self.gama.get_output_embeddings(), asked):
+            logits = self.gama(
+                inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            ).logits[0]
+        loss = weighted_mean(logits, labels[:, 1:][asked[:, :-1]], weights[:, 1:][asked[:, :-1]])
         if self.naming is not None and prefix is not None and words is not None:
             known = words[:, 0] != IGNORED
             if known.any():
@@ -176,12 +196,36 @@ def placed_words(gama: GamaForConditionalGeneration, embeds: Tensor) -> Tensor:
     return torch.cat([gama.place(embeds[:, :length]), embeds[:, length:]], dim=1)
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean over targets of the weighted cross-entropy: logits (B, T, V), labels and weights (B, T)."""
-    targets, weight = labels[:, 1:], weights[:, 1:]
-    kept = targets != IGNORED
-    each = F.cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="none")
-    return (each * weight[kept]).sum() / weight[kept].sum().clamp(min=1e-6)  # a batch without targets costs nothing
+def before_targets(labels: Tensor) -> Tensor:
+    """(B, T) bool: the positions whose logits foretell a target, each before its label."""
+    asked = torch.zeros_like(labels, dtype=torch.bool)
+    asked[:, :-1] = labels[:, 1:] != IGNORED
+    return asked
+
+
+@contextmanager
+def head_reads(head: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Within, the language model's head sees hidden states (B, T, D) at ``positions`` (B, T) alone, as (1, N, D).
+
+    Prefix, questions and padding are most of a row, and logits as wide as the vocabulary the largest thing of a step.
+    What a language model does to its logits behind the head (a scale, a cap) is kept: it works on each of them alone.
+    """
+
+    def chosen(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0][positions.to(given[0].device)].unsqueeze(0), *given[1:])
+
+    hook = head.register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def weighted_mean(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of the cross-entropy: logits (N, V), targets and weights (N,); without targets it is 0."""
+    each = F.cross_entropy(logits.float(), targets.to(logits.device), reduction="none")
+    weights = weights.to(logits.device)
+    return (each * weights).sum() / weights.sum().clamp(min=1e-6)  # a batch without targets costs nothing
 
 
 def describe(objective: TrainingObjective) -> dict[str, Any]:

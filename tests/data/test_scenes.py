@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from gama.audio.waveform import SILENCE_DB
 from gama.data import manifest as manifests
 from gama.data import real
 from gama.data.scenes import prepare
@@ -149,6 +150,13 @@ def test_scenes_are_as_varied_as_promised() -> None:
     assert 0.03 < np.mean(gaps < 0) < 0.2
     assert any(s.silent for s in scenes) and any(s.noise and not s.events for s in scenes)
     assert all(s.background is None or s.background.label in BACKGROUNDS for s in scenes)
+
+
+def test_a_silent_scene_is_silent_to_the_engine() -> None:
+    made = [compose(np.random.default_rng([14, seed])) for seed in range(300)]
+    heard = [20 * np.log10(max(np.abs(samples).max(), 1e-9)) for samples, scene in made if scene.silent]
+    assert max(heard) < SILENCE_DB
+    assert any(level > -150 for level in heard)  # not all of them are digital zero
 
 
 def test_compose_exact() -> None:

@@ -140,13 +140,13 @@ def _duration(rng: np.random.Generator, kind: str) -> float:
 
 
 def _empty(rng: np.random.Generator, kind: str, duration: float) -> tuple[Samples, Scene]:
-    """Silence (at most a hiss nobody hears) or nothing but unspecific noise."""
+    """Silence (at most a hiss whose peaks count as silent) or nothing but unspecific noise."""
     out = np.zeros(int(CLIP_SECONDS * RATE), np.float32)
     n = int(duration * RATE)
     if kind == "noise":
         out[:n] = _noise(rng, n) * 10 ** (uniform(rng, -50, -18) / 20)
     elif chance(rng, 0.5):
-        out[:n] = noise(rng, n) * 10 ** (uniform(rng, -90, -76) / 20)
+        out[:n] = noise(rng, n) * 10 ** (uniform(rng, -110, -96) / 20)
     return np.clip(out, -1, 1), Scene(duration, (), noise=kind == "noise")
 
 

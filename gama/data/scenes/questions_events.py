@@ -159,10 +159,9 @@ def _earlier(events: Sequence[Event], rng: np.random.Generator) -> QA:
     yes = rng.random() < 0.5
     x, y = (first, second) if yes else (second, first)
     template = w.pick(rng, p.ORDER_YES_NO)
-    subject, other = (y, x) if template.find("{the_y}") < template.find("{the_x}") else (x, y)
-    relation = "before" if subject is first else "after"
     key = "yes" if yes else "no"
-    output = f"{w.capital(key)}, {the(subject)} {agree(subject, 'comes', 'come')} {relation} {the(other)}."
+    # the verdict follows from what is said before it: a small model that must begin with it guesses
+    output = f"{w.capital(the(first))} {agree(first, 'comes', 'come')} before {the(second)}, so {key}."
     return QA(fill(template, rng, sound(x), sound(y)), output, "order", key, "word", choices=YES_NO, form="earlier")
 
 

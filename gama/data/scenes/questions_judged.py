@@ -98,13 +98,13 @@ def _compare(events: Sequence[Event], rng: np.random.Generator, up: _Scale, down
     if rng.random() < 0.5:
         x, y = y, x
     top = max(x, y, key=scale.value)
-    tail = f"{the(top)} {agree(top, 'is', 'are')} {scale.more}."
+    says = f"{w.capital(the(top))} {agree(top, 'is', 'are')} {scale.more}"
     if draw < 0.7 or not scale.ask_yes_no:
         question = fill(w.pick(rng, scale.ask_more), rng, sound(x), sound(y))
-        return QA(question, w.capital(tail), scale.task, sound(top).word, "class", form=scale.more)
+        return QA(question, f"{says}.", scale.task, sound(top).word, "class", form=scale.more)
     key = "yes" if top is x else "no"
     question = fill(w.pick(rng, scale.ask_yes_no), rng, sound(x), sound(y))
-    output = f"{w.capital(key)}, {tail}"
+    output = f"{says}, so {key}."  # the verdict follows from what is said before it
     return QA(question, output, scale.task, key, "word", choices=YES_NO, form=f"{scale.more} yes/no")
 
 
