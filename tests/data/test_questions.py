@@ -42,8 +42,6 @@ TRUE_OF_STREET = {
         "The dog comes before the siren.",
         "Nothing comes after the siren.",
         "Nothing comes before the dog.",
-        "The dog comes before the siren, so yes.",
-        "The dog comes before the siren, so no.",
     },
     "time": {
         "The dog is heard from about one second on.",
@@ -60,8 +58,6 @@ TRUE_OF_STREET = {
         "The siren is the softest.",
         "The dog is loud.",
         "The siren is soft.",
-        "The dog is louder, so yes.",
-        "The dog is louder, so no.",
         "Yes, the dog is loud.",
         "No, the dog is loud.",
         "Yes, the siren is soft.",
@@ -74,8 +70,6 @@ TRUE_OF_STREET = {
         "The dog is the lowest.",
         "The dog is low.",
         "The siren is of middle pitch.",
-        "The siren is higher, so yes.",
-        "The siren is higher, so no.",
     },
     "place": {
         "Probably outdoors: rain is falling.",
@@ -135,22 +129,12 @@ def test_nothing_is_said_to_be_heard_where_nothing_is(scene: Scene, word: str) -
             assert word in qa.output and qa.key == word and score(qa, qa.output)
 
 
-def test_order_and_comparison_answers_fit_their_questions() -> None:
-    """Yes or no follows from the order of names and the relation in the question, worked out anew here."""
-    earlier = {"before", "earlier"}
-    for qa in questions(STREET, "order", 1500):
-        if qa.form == "earlier":
-            x, _ = named(qa.instruction)
-            asks_x_first = bool(earlier & set(re.findall(r"\w+", qa.instruction.lower())))
-            assert qa.key == ("yes" if (x == "dog") == asks_x_first else "no"), qa
-    for qa in questions(STREET, "loudness", 1500):
-        if qa.form.endswith("yes/no"):
-            x, _ = named(qa.instruction)
-            assert qa.key == ("yes" if (x == "dog") == ("louder" in qa.instruction.lower()) else "no"), qa
-    for qa in questions(STREET, "pitch", 1500):
-        if qa.form.endswith("yes/no"):
-            x, _ = named(qa.instruction)
-            assert qa.key == ("yes" if (x == "siren") == ("higher" in qa.instruction.lower()) else "no"), qa
+def test_comparisons_asked_for_yes_or_no_are_told_the_fact() -> None:
+    said = {(qa.form, qa.output, qa.key) for qa in questions(STREET, "order", 900) if qa.form == "earlier"}
+    assert said == {("earlier", "The dog comes before the siren.", "dog")}
+    for task, fact, key in (("loudness", "The dog is louder.", "dog"), ("pitch", "The siren is higher.", "siren")):
+        said = {(qa.output, qa.key) for qa in questions(STREET, task, 900) if qa.form.endswith("yes/no")}
+        assert said == {(fact, key)}
 
 
 def test_place_and_danger_answers_fit_their_questions() -> None:
@@ -186,9 +170,8 @@ def test_random_scenes_give_answers_that_score_right() -> None:
 
 @pytest.mark.parametrize(
     ("task", "form"),
-    [("presence", ""), ("order", "earlier"), ("loudness", "louder yes/no"), ("pitch", "higher yes/no"),
-     ("place", "yes/no")],
-)  # fmt: skip
+    [("presence", ""), ("place", "yes/no")],
+)
 def test_yes_and_no_are_balanced(task: str, form: str) -> None:
     rng = np.random.default_rng(7)
     keys: Counter[str] = Counter()

@@ -99,13 +99,10 @@ def _compare(events: Sequence[Event], rng: np.random.Generator, up: _Scale, down
         x, y = y, x
     top = max(x, y, key=scale.value)
     says = f"{w.capital(the(top))} {agree(top, 'is', 'are')} {scale.more}"
-    if draw < 0.7 or not scale.ask_yes_no:
-        question = fill(w.pick(rng, scale.ask_more), rng, sound(x), sound(y))
-        return QA(question, f"{says}.", scale.task, sound(top).word, "class", form=scale.more)
-    key = "yes" if top is x else "no"
-    question = fill(w.pick(rng, scale.ask_yes_no), rng, sound(x), sound(y))
-    output = f"{says}, so {key}."  # the verdict follows from what is said before it
-    return QA(question, output, scale.task, key, "word", choices=YES_NO, form=f"{scale.more} yes/no")
+    asks_yes_no = draw >= 0.7 and scale.ask_yes_no
+    question = fill(w.pick(rng, scale.ask_yes_no if asks_yes_no else scale.ask_more), rng, sound(x), sound(y))
+    form = f"{scale.more} yes/no" if asks_yes_no else scale.more  # asked for yes or no it is told the fact too
+    return QA(question, f"{says}.", scale.task, sound(top).word, "class", form=form)
 
 
 def ask_loudness(scene: Scene, rng: np.random.Generator) -> QA | None:
