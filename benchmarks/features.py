@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from gama.data import shards
-from gama.data.shards import FRAMES, Folder, digest
+from gama.data.shard_index import Folder, packed
+from gama.data.shards import FRAMES, digest
 
 Read = Callable[[int], np.ndarray]
 
@@ -56,19 +57,19 @@ def written(count: int, folder: Path) -> list[str]:
 def ways(keys: list[str], folder: Path) -> dict[str, Read]:
     from datasets import load_from_disk
 
-    kept = Folder(folder)
+    kept = Folder(folder, shards.VERSION)
+    places = kept.find(packed(keys))
     whole = np.load(folder / "whole.npy", mmap_mode="r")
     arrow = load_from_disk(str(folder / "arrow")).with_format("numpy")
     raw = load_from_disk(str(folder / "arrow-bytes"))
 
     def checked(index: int) -> np.ndarray:
-        found = kept.read(keys[index])
+        found = kept.read(int(places[index]))
         assert found is not None
         return found.copy()
 
     def unchecked(index: int) -> np.ndarray:
-        place = kept.places[keys[index]]
-        return kept._mapped[place.file][place.begin : place.begin + place.frames].copy()
+        return kept.values(int(places[index])).copy()
 
     return {
         "safetensors shards, checksum": checked,

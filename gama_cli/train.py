@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gama.training.processes import first_process_first
 from gama_cli import console
+from gama_cli.train_plot import plot
 
 if TYPE_CHECKING:
-    from gama.training.curriculum import Step
+    from gama.training.curriculum import Request, Step
+    from gama.training.validation import Sample
 
 _SECONDS_A_LINE = 10.0
 
 
-@click.command()
-@click.option("--stage", required=True, metavar="N|NAME|all", help="Stage 1 to 5, a pre-training by name, or all.")
+@click.group(invoke_without_command=True, subcommand_metavar="[plot …]")
+@click.option("--stage", metavar="N|NAME|all", help="Stage 1 to 5, a pre-training by name, or all.  [required]")
 @click.option("--recipe", default="gama", show_default=True, metavar="NAME|DIR|FILE", help="Which recipe.")
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), metavar="MANIFEST", help="Rows to train on.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
@@ -29,8 +32,10 @@ _SECONDS_A_LINE = 10.0
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder.")
+@click.pass_context
 def train(
-    stage: str,
+    ctx: click.Context,
+    stage: str | None,
     recipe: str,
     data: tuple[Path, ...],
     output: Path | None,
@@ -45,8 +50,13 @@ def train(
       gama train --recipe mini --stage all
       gama train --recipe mini --stage 3 --set max_steps=100
       gama train --recipe mini --stage 3 --resume
+      gama train plot runs/mini/stage3
     """
-    from gama.training.curriculum import Request, checked, plan, train_stage
+    if ctx.invoked_subcommand is not None:
+        return
+    if stage is None:
+        raise click.MissingParameter(ctx=ctx, param=next(p for p in ctx.command.params if p.name == "stage"))
+    from gama.training.curriculum import Request, checked, plan
 
     request = Request(recipe, stage, data, output, parent, overrides, resume)
     steps = plan(request)
@@ -54,14 +64,46 @@ def train(
         console.note("every stage is finished")
         return
     steps = checked(steps)
-    _write_scenes(steps)
+    with first_process_first() as first:
+        if first:
+            _write_scenes(steps)
     for step in steps:
-        console.note(f"{step.name}: {step.file.name} -> {step.output}")
-        if step.stand_in:
-            console.note(f"{step.name}: no parent has been trained yet: starting from the packaged {step.stand_in}")
-        with _watched(step.name) as watch:
-            train_stage(step, request, watch=watch)
-        console.note(f"{step.name}: done")
+        _train_one(step, request, first=first)
+
+
+train.add_command(plot)
+
+
+def _train_one(step: Step, request: Request, *, first: bool) -> None:
+    """Run a stage; only the first of several processes speaks."""
+    from gama.training.curriculum import train_stage
+
+    if not first:
+        train_stage(step, request)
+        return
+    console.note(f"{step.name}: {step.file.name} -> {step.output}")
+    if step.stand_in:
+        console.note(f"{step.name}: no parent has been trained yet: starting from the packaged {step.stand_in}")
+    _say_plan(step)
+    with _watched(step.name) as watch:
+        train_stage(step, request, watch=watch, show=_show_sample)
+    console.note(f"{step.name}: done")
+
+
+def _say_plan(step: Step) -> None:
+    from gama.training.plan_subjects import subject_of
+    from gama.training.plan_text import plan_lines
+    from gama.training.planning import make_plan
+    from gama.training.processes import count
+
+    for line in plan_lines(make_plan(subject_of(step), world=count())):
+        console.note(line)
+
+
+def _show_sample(sample: Sample) -> None:
+    console.note(f"step {sample.step}: {sample.question}")
+    console.note(f"  true: {sample.expected}")
+    console.note(f"  said: {sample.answer}")
 
 
 def _write_scenes(steps: Sequence[Step]) -> None:

@@ -13,7 +13,8 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def model_folder(name_or_dir: str | Path | None = None) -> Path:
     """The folder of a model given by name or path; None for the packaged one.
 
-    A packaged model's bare name is that model whatever lies in the working directory; ``./mini`` is a path.
+    A packaged model's bare name is that model whatever lies in the working directory; ``./mini`` is a path. What is
+    no path may be the name of a model that ``gama pull`` has fetched.
 
     Raises:
         CheckpointError: when there is no such model, or the folder holds none.
@@ -25,9 +26,15 @@ def model_folder(name_or_dir: str | Path | None = None) -> Path:
         return _ASSETS / name
     folder = Path(name)
     if not folder.exists():
-        raise CheckpointError(
-            f"no model {name!r}: neither a folder nor a known name", f"known: {', '.join(names())}, or give a folder"
-        )
+        from gama.hub.local import fetched_folder
+
+        fetched = fetched_folder(name)
+        if fetched is None:
+            raise CheckpointError(
+                f"no model {name!r}: neither a folder nor a known name",
+                f"known: {', '.join(names())}, or give a folder",
+            )
+        return fetched
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{name!r} holds no model: config.json is missing",

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gama.checkpoints.apart import base_of, is_apart
 from gama.checkpoints.names import COMPUTED, dropped_because, lora_slot, our_name
 from gama.checkpoints.opening import Opened, opened
 from gama.checkpoints.origins import (
@@ -113,15 +114,17 @@ def inspect(path: Path) -> Inspection:
         names = {key: released_name(key, kind) for key in weights}
         why = {key: reason for key, name in names.items() if (reason := _dead(name, kind, config))}
         parts = _components({names[k]: (weights[k], k in why) for k in weights})
+        elsewhere = base_of(path).folder if is_apart(path) else None
         return Inspection(
             path=str(path),
             kind=kind,
             title=_title(kind, config, lora=any(map(lora_slot, names.values()))),
             files={file.name: file.stat().st_size for file in weights.files},
             components=parts,
-            facts=_facts({names[k]: shape for k, shape in shapes.items()}, config),
+            facts=_facts({names[k]: shape for k, shape in shapes.items()}, config)
+            | ({} if elsewhere is None else {"language_model_of": str(elsewhere)}),
             dead=dict(Counter(why.values())),
-            missing=missing_parts(kind, (part.name for part in parts)),
+            missing=missing_parts(kind, [p.name for p in parts] + ["language model"] * (elsewhere is not None)),
             unknown=sorted(key for key, name in names.items() if key not in why and not _known(name, kind)),
             beside=list(weights.beside),
         )

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gama.checkpoints.apart import BASE, TOWER
 from gama.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -129,6 +130,8 @@ def weight_files(folder: Path) -> list[Path]:
     whole = [name for name in indices if not _missing(folder, _listed(folder, name))]
     if indices:
         return _indexed(folder, (whole or indices)[0])
+    if (folder / BASE).is_file() and (folder / TOWER).is_file():
+        return [folder / TOWER]  # apart from its language model; LoRA may lie beside it
     for pattern in (
         *("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin"),
         *("adapter_model.safetensors", "adapter_model.bin", "*.safetensors"),

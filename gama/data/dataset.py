@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gama.data import augment
-from gama.data.features import FbankStore
-from gama.data.manifest import Row, by_clip, read
+from gama.data.manifest import Row
+from gama.data.row_index import ClipPaths, RowIndex
 from gama.data.scenes.questions import ask
 from gama.data.scenes.scene import Scene
 from gama.data.scenes.symbolic import random_scene
-from gama.errors import ManifestError
+from gama.data.shards import ShardStore
+from gama.errors import AudioError, ManifestError
 from gama.prompt import instruction
 
 
@@ -59,6 +60,15 @@ class EpochDataset(Dataset[Item]):
         """Called by the trainer at the beginning of an epoch."""
         self.epoch = epoch
 
+    def audio(self, index: int) -> Path | None:
+        """The clip of an item."""
+        return None
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """How long each item's text is, in any unit; None where that is drawn anew every time."""
+        return None
+
     def rng(self, index: int) -> np.random.Generator:
         """The source of chance of one item."""
         return np.random.default_rng([self.seed, self.epoch, index])
@@ -84,6 +94,8 @@ class SymbolicScenes(EpochDataset):
 
 class ClipDataset(EpochDataset):
     """Clips of one or several manifests with their features.
+
+    Rows stay on the disk: an item's are read when it is asked for, so that millions of them need little memory.
 
     Args:
         manifests: files to read.
@@ -119,48 +131,71 @@ class ClipDataset(EpochDataset):
         progress: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(seed)
-        rows = [read(path) for path in manifests]
-        groups = [g for part in rows for g in (by_clip(part) if packing else [[row] for row in part])]
-        paths = list(dict.fromkeys(g[0].audio for g in groups if g[0].audio is not None))
-        kept = [g for g in groups if g[0].audio is not None and (folds is None or g[0].fold in (None, *folds))]
-        if not kept:
+        self.rows = RowIndex(manifests, lambda row: folds is None or row.fold in (None, *folds))
+        self.order, self.starts = self.rows.grouped(together=packing)
+        if not len(self):
             raise ManifestError(
                 f"no clip is left of {', '.join(map(str, manifests))}", "check data.manifests and folds"
             )
-        unknown = next((g[0].audio for g in kept if g[0].scene is None), None)
-        if truth and unknown is not None:
+        firsts = self.order[self.starts[:-1]]
+        if truth and not self.rows.truth[firsts].all():
+            unknown = self.rows[int(firsts[self.rows.truth[firsts].argmin()])].audio
             raise ManifestError(
                 f"{unknown}: its row carries no 'events'", "this objective learns from exact truth alone"
             )
-        self.clips: list[list[Row]] = kept
         self.questions = questions
         self.packing = packing
         self.tasks = tasks
         self.augmentation = augmentation
-        self.store = FbankStore(paths, features, workers=workers, progress=progress)
-        position = {path: index for index, path in enumerate(paths)}
-        self.features = [position[g[0].audio] for g in kept if g[0].audio is not None]
+        self.store = ShardStore(ClipPaths(self.rows), features, workers=workers, progress=progress)
+        self.features: np.ndarray = self.rows.clip[firsts]
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.starts) - 1
+
+    def audio(self, index: int) -> Path | None:
+        return self.store.paths[int(self.features[index])]
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Bytes of each row in its manifest, where every row is an item."""
+        return None if self.packing else self.rows.sizes[self.order]
+
+    def rows_of(self, index: int) -> list[Row]:
+        """The rows of an item."""
+        return [self.rows[int(number)] for number in self._numbers(index)]
+
+    def _numbers(self, index: int) -> np.ndarray:
+        return self.order[self.starts[index] : self.starts[index + 1]]
 
     def __getitem__(self, index: int) -> Item:
         rng = self.rng(index)
-        rows = self.clips[index]
-        frames = int(self.store.frames[self.features[index]])
-        fbank = torch.from_numpy(self.store[self.features[index]].astype(np.float32))
+        numbers = self._numbers(index)
+        first = int(numbers[0])
+        clip = int(self.features[index])
+        frames = int(self.store.frames[clip])
+        fbank = torch.from_numpy(self._features(clip).astype(np.float32))
         if self.augmentation > 0 and rng.random() < self.augmentation:
             fbank = augment.equalise(fbank, frames, rng)
             fbank = augment.mask_bands(fbank, frames, rng)
-        scene = rows[0].scene
-        questions = self._questions(rows, scene, rng)
+        scene = self.rows[first].scene if self.rows.truth[first] else None
+        questions = self._questions(numbers, scene, rng)
         return Item(fbank, frames, scene, questions, int(rng.integers(2**32)))
 
-    def _questions(self, rows: list[Row], scene: Scene | None, rng: np.random.Generator) -> tuple[Question, ...]:
+    def _features(self, clip: int) -> np.ndarray:
+        try:
+            return self.store[clip]
+        except OSError as error:
+            raise AudioError(
+                f"{self.store.paths[clip]}: its features are gone: {error.strerror or error}",
+                "put the folder of features back, or let gama prepare features make it anew",
+            ) from error
+
+    def _questions(self, numbers: np.ndarray, scene: Scene | None, rng: np.random.Generator) -> tuple[Question, ...]:
         if scene is not None and self.packing:
             return _asked(scene, rng, self.questions, self.tasks)
-        chosen = rng.permutation(len(rows))[: self.questions]
-        return tuple(Question(instruction(rows[i].instruction, input=rows[i].input), rows[i].output) for i in chosen)
+        chosen = [self.rows[int(number)] for number in rng.permutation(numbers)[: self.questions]]
+        return tuple(Question(instruction(row.instruction, input=row.input), row.output) for row in chosen)
 
 
 def _asked(scene: Scene, rng: np.random.Generator, count: int, tasks: Sequence[str] | None) -> tuple[Question, ...]:

@@ -24,16 +24,23 @@ def values(path: Path) -> Iterator[Any]:
     Raises:
         ManifestError: naming file and row (line, for JSON Lines), when the file is there.
     """
+    return (value for _, _, value in spans(path))
+
+
+def spans(path: Path) -> Iterator[tuple[int, int, Any]]:
+    """As :func:`values`, each with the bytes of the file where it begins and ends."""
     pieces = _text(path)
+    with path.open("rb") as file:
+        begin = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
     head = ""
     for piece in pieces:
         head += piece
         if head.strip(_WHITESPACE):
             break
     if head.lstrip(_WHITESPACE).startswith("["):
-        yield from _List(path, pieces, head).rows()
+        yield from _List(path, pieces, head, begin).rows()
     else:
-        yield from _lines(path, pieces, head)
+        yield from _lines(path, pieces, head, begin)
 
 
 def _text(path: Path) -> Iterator[str]:
@@ -53,15 +60,16 @@ def _text(path: Path) -> Iterator[str]:
                 return
 
 
-def _lines(path: Path, pieces: Iterator[str], head: str) -> Iterator[Any]:
-    number = 0
+def _lines(path: Path, pieces: Iterator[str], head: str, begin: int) -> Iterator[tuple[int, int, Any]]:
+    number, end = 0, begin - 1
     for piece in _chained(pieces, head):
         lines = piece.split("\n")  # splitlines would also split at U+2028 within a text
         for line in lines:
             number += 1
+            begin, end = end + 1, end + 1 + len(line.encode())
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield begin, end, json.loads(line)
                 except json.JSONDecodeError as error:
                     raise ManifestError(f"{path}: line {number} is not JSON: {error.msg}", _FORM) from None
                 except RecursionError:
@@ -86,18 +94,23 @@ class _List:
     path: Path
     pieces: Iterator[str]
     text: str
+    byte: int
+    """Of the file, at the character ``counted``."""
+    counted: int = 0
     at: int = 0
     ended: bool = False
     row: int = 0
 
-    def rows(self) -> Iterator[Any]:
+    def rows(self) -> Iterator[tuple[int, int, Any]]:
         decoder = json.JSONDecoder()
         self._skip()
         self.at += 1  # the bracket
         if self._skip() != "]":
             while True:
                 self.row += 1
-                yield self._value(decoder)
+                begin = self._byte()
+                value = self._value(decoder)
+                yield begin, self._byte(), value
                 mark = self._skip()
                 if mark == "]":
                     break
@@ -112,12 +125,19 @@ class _List:
     def _error(self, message: str) -> ManifestError:
         return ManifestError(f"{self.path}: row {self.row} is not JSON: {message}", _FORM)
 
+    def _byte(self) -> int:
+        """The byte of the file that ``at`` stands at."""
+        self.byte += len(self.text[self.counted : self.at].encode())
+        self.counted = self.at
+        return self.byte
+
     def _more(self) -> bool:
+        self._byte()
         piece = next(self.pieces, None)
         if piece is None:
             self.ended = True
             return False
-        self.text, self.at = self.text[self.at :] + piece, 0
+        self.text, self.at, self.counted = self.text[self.at :] + piece, 0, 0
         return True
 
     def _skip(self) -> str:

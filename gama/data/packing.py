@@ -62,7 +62,8 @@ def pack(
         prefixes: B lists of ids that all examples of the row share (placeholders or words, then <s>).
         examples: B lists of examples.
         pad_id: fills rows on the right.
-        train_on_inputs: whether the question's ids are targets too, as in the released scripts.
+        train_on_inputs: whether the question's ids are targets too, as in the released scripts; of the second and
+            later questions of a row all but the first id.
     """
     asked = [sum(len(e.prompt) + len(e.answer) for e in es) for es in examples]
     lengths = [len(prefix) + length for prefix, length in zip(prefixes, asked, strict=True)]
@@ -83,7 +84,8 @@ def pack(
             ids[row, at:end] = torch.tensor(both)
             positions[row, at:end] = torch.arange(len(prefix), len(prefix) + len(both))
             segment[row, at:end] = number
-            first = at if train_on_inputs else at + len(part.prompt)
+            # the id before a later question belongs to another answer, which its first id does not follow
+            first = at + (number > 1) if train_on_inputs else at + len(part.prompt)
             labels[row, first:end] = ids[row, first:end]
             weights[row, first:end] = 1.0
             weights[row, at + len(part.prompt) : end] = torch.tensor(part.weights)

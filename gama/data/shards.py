@@ -15,16 +15,17 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from gama import audio
 from gama.data.parallel import mapped
+from gama.data.shard_index import KEY, Digests, Facts, Folder, Journal, named, packed, positions, remember
 from gama.errors import AudioError
 from gama.fbank import DOUBLE_STD, FRAME_LENGTH, FRAME_SHIFT, MEAN, kaldi_fbank
 
@@ -37,7 +38,8 @@ SHARD = 256
 _HEARD = (FRAME_LENGTH + (FRAMES - 1) * FRAME_SHIFT) / audio.SAMPLE_RATE  # seconds that reach a frame
 _PADDING = np.float16(-MEAN / DOUBLE_STD)
 _STALE = 3600.0  # seconds
-_JOURNAL = "paths.jsonl"
+_CHUNK = 65_536  # clips looked at together
+_NO_KEY = "00" * KEY.itemsize
 
 Engine = Literal["local", "ray"]
 
@@ -152,119 +154,37 @@ def _write(folder: Path, keys: list[str], values: list[np.ndarray]) -> None:
         partial.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the features of one content lie: frames ``begin`` to ``begin + frames`` of a file's ``values``."""
-
-    file: int
-    begin: int
-    frames: int
-    crc32: int
-
-
-class Folder:
-    """The shards of a folder, mapped when they are first read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files: list[Path] = []
-        self.places: dict[str, Place] = {}
-        self._mapped: dict[int, np.ndarray] = {}
-        for file in sorted(path.glob("fbank-*.safetensors")):
-            with suppress(ValueError, KeyError, OSError):  # no whole shard: its clips are computed again
-                self._add(file)
-
-    def _add(self, file: Path) -> None:
-        header, begin = _header(file)
-        if header["__metadata__"].get("front_end") != str(VERSION):
-            return
-        tensors = {name: _tensor(file, begin, header[name]) for name in ("values", "frames", "crc32")}
-        keys, first = header["__metadata__"]["keys"].split(), 0
-        frames, sums = tensors["frames"].tolist(), tensors["crc32"].tolist()
-        if len(keys) != len(frames) or sum(frames) != len(tensors["values"]):
-            return
-        self.files.append(file)
-        for key, count, crc in zip(keys, frames, sums, strict=True):
-            self.places[key] = Place(len(self.files) - 1, first, count, crc)
-            first += count
-
-    def read(self, key: str) -> np.ndarray | None:
-        """(T, 128) float16; None where the shard is damaged there."""
-        place = self.places[key]
-        if place.file not in self._mapped:
-            file = self.files[place.file]
-            header, begin = _header(file)
-            self._mapped[place.file] = _tensor(file, begin, header["values"])
-        values = self._mapped[place.file][place.begin : place.begin + place.frames]
-        return values if zlib.crc32(values.data) == place.crc32 else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_mapped": {}}  # another process maps for itself
+def _digests(
+    names: Sequence[str], journal: Journal, workers: int
+) -> tuple[dict[str, str], list[Facts], dict[str, str]]:
+    """The digest of every file, what had to be read for it, and the files that cannot be read with why."""
+    keys: dict[str, str] = {}
+    unknown = []
+    for name in names:
+        known = None
+        with suppress(OSError):
+            known = journal.digest(name, os.stat(name))
+        if known is None:
+            unknown.append(name)
+        else:
+            keys[name] = known
+    failed: dict[str, str] = {}
+    fresh: list[Facts] = []
+    for result in mapped(_hashed, unknown, workers=workers if len(unknown) > SHARD else 1):
+        if len(result) == 2:
+            failed[result[0]] = result[1]
+        else:
+            keys[result[0]] = result[3]
+            fresh.append(result)
+    return keys, fresh, failed
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """The table of a safetensors file, and where its bytes begin."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if length > file.stat().st_size:
-            raise ValueError(f"{file} is cut off")
-        header: dict[str, Any] = json.loads(opened.read(length))
-    return header, 8 + length
-
-
-def _tensor(file: Path, begin: int, entry: dict[str, Any]) -> np.ndarray:
-    kind = {"F16": np.float16, "I32": np.int32, "U32": np.uint32}[entry["dtype"]]
-    offset = begin + entry["data_offsets"][0]
-    return np.memmap(file, dtype=kind, mode="r", offset=offset, shape=tuple(entry["shape"]))
-
-
-def _journal(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """(size, time, digest) of every file that was read."""
-    known: dict[str, tuple[int, int, str]] = {}
-    with suppress(FileNotFoundError), (folder / _JOURNAL).open(encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError):  # the last line of a run that was killed
-                path, size, changed, key = json.loads(line)
-                known[path] = size, changed, key
-    return known
-
-
-def _remember(folder: Path, done: Iterable[tuple[str, int, int, str]]) -> None:
-    text = "".join(json.dumps(entry) + "\n" for entry in done)
-    with (folder / _JOURNAL).open("a", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _hashed(path: str) -> tuple[str, int, int, str] | tuple[str, str]:
+def _hashed(path: str) -> Facts | tuple[str, str]:
     try:
         facts = os.stat(path)
         return path, facts.st_size, facts.st_mtime_ns, digest(Path(path).read_bytes())
     except OSError as error:
         return path, f"{path}: {error.strerror or error}"
-
-
-def keys_of(paths: Sequence[Path], folder: Path, *, workers: int = 1) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The digest of every file, and the files that cannot be read with why."""
-    known, keys, unknown = _journal(folder), {}, []
-    for name in dict.fromkeys(str(path.resolve()) for path in paths):
-        facts = None
-        with suppress(OSError):
-            facts = os.stat(name)
-        if facts is not None and known.get(name, ())[:2] == (facts.st_size, facts.st_mtime_ns):
-            keys[name] = known[name][2]
-        else:
-            unknown.append(name)
-    failed, fresh = [], []
-    for result in mapped(_hashed, unknown, workers=workers if len(unknown) > SHARD else 1):
-        if len(result) == 2:
-            failed.append(result)
-        else:
-            keys[result[0]] = result[3]
-            fresh.append(result)
-    if fresh:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remember(folder, fresh)
-    return keys, failed
 
 
 def build(
@@ -287,23 +207,66 @@ def build(
         engine, address: ``ray`` computes on the Ray cluster at that address.
         progress: called with how many files are done since its last call.
     """
-    advance = progress or (lambda _: None)
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    keys, failed = keys_of(paths, folder, workers=workers)
-    there = Folder(folder).places
-    missing = list({key: name for name, key in keys.items() if key not in there}.values())
-    advance(len(keys) - len(missing))
-    jobs = [Job(tuple(missing[i : i + size]), str(folder.resolve())) for i in range(0, len(missing), size)]
-    computed = 0
-    for shard in _shards(jobs, workers, engine, address):
-        computed += len(shard.done)
-        failed.extend(shard.failed)
-        _remember(folder, shard.done)
-        advance(len(shard.done) + len(shard.failed))
-    return Built(
-        len(keys.keys() | {path for path, _ in failed}), computed, tuple((Path(path), why) for path, why in failed)
-    )
+    return _Building(paths, folder, workers, size, engine, address, progress or (lambda _: None)).built()
+
+
+@dataclass
+class _Building:
+    """The work of :func:`build`, some thousands of clips after the others.
+
+    Attributes:
+        keys: digest of every clip; empty bytes for one that failed.
+    """
+
+    paths: Sequence[Path]
+    folder: Path
+    workers: int
+    size: int
+    engine: Engine
+    address: str | None
+    advance: Callable[[int], None]
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, KEY))
+
+    def built(self) -> Built:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _sweep(self.folder)
+        journal, self._there = Journal(self.folder), Folder(self.folder, VERSION).keys
+        self.keys = np.zeros(len(self.paths), KEY)
+        names, failed, computed = np.zeros(len(self.paths), KEY), dict[str, str](), 0
+        for begin in range(0, len(self.paths), _CHUNK):
+            chunk = [str(path.resolve()) for path in self.paths[begin : begin + _CHUNK]]
+            fresh = dict.fromkeys(chunk)
+            if begin:
+                seen = np.isin(named(fresh), names[:begin])
+                self.advance(-int(seen.sum()))  # told before
+            keys, bad, done = self._chunk(list(fresh), journal)
+            self.keys[begin : begin + len(chunk)] = packed(keys.get(name, _NO_KEY) for name in chunk)
+            names[begin : begin + len(chunk)] = named(chunk)
+            failed |= bad
+            computed += done
+        return Built(len(np.unique(names)), computed, tuple((Path(path), why) for path, why in failed.items()))
+
+    def _chunk(self, names: list[str], journal: Journal) -> tuple[dict[str, str], dict[str, str], int]:
+        """Digests and failures of some files, and how many contents were computed."""
+        keys, fresh, failed = _digests(names, journal, self.workers)
+        if fresh:
+            remember(self.folder, fresh)
+        by_key = {key: name for name, key in keys.items()}
+        absent = positions(self._there, packed(by_key)) < 0
+        missing = [name for name, gone in zip(by_key.values(), absent, strict=True) if gone]
+        self.advance(len(keys) - len(missing))
+        folder = str(self.folder.resolve())
+        jobs = [Job(tuple(missing[i : i + self.size]), folder) for i in range(0, len(missing), self.size)]
+        computed = [np.zeros(0, KEY)]
+        for shard in _shards(jobs, self.workers, self.engine, self.address):
+            keys |= {path: key for path, _, _, key in shard.done}  # a file may have changed since it was hashed
+            computed.append(packed(key for _, _, _, key in shard.done))
+            failed |= dict(shard.failed)
+            remember(self.folder, shard.done)
+            self.advance(len(shard.done) + len(shard.failed))
+        new = np.concatenate(computed)
+        self._there = np.union1d(self._there, new)
+        return keys, failed, len(new)
 
 
 def _sweep(folder: Path) -> None:
@@ -346,20 +309,21 @@ class ShardStore:
         workers: int = 1,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.paths = list(paths)
-        built = build(self.paths, folder, workers=workers, progress=progress)
+        self.paths = paths
+        building = _Building(paths, folder, workers, SHARD, "local", None, progress or (lambda _: None))
+        built = building.built()
         if built.failed:
             raise AudioError(built.failed[0][1], "put it back or take its rows out; gama prepare check finds them all")
-        keys, _ = keys_of(self.paths, folder)
-        self.keys = [keys[str(path.resolve())] for path in self.paths]
-        self.folder = Folder(folder)
-        self.frames = np.array([self.folder.places[key].frames for key in self.keys], dtype=np.int32)
+        self.keys = Digests(building.keys)
+        self.folder = Folder(folder, VERSION)
+        self._places = self.folder.find(building.keys)
+        self.frames: np.ndarray = self.folder.frames[self._places]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        values = self.folder.read(self.keys[index])
+        values = self.folder.read(int(self._places[index]))
         if values is None:
             path = self.paths[index]
             values = fbank_of(path, str(path)).astype(np.float16)
@@ -368,8 +332,9 @@ class ShardStore:
 
 def damaged(folder: Path) -> list[str]:
     """Digests whose features differ from their checksum."""
-    shards = Folder(folder)
-    return [key for key in shards.places if shards.read(key) is None]
+    shards = Folder(folder, VERSION)
+    keys = Digests(shards.keys)
+    return [keys[place] for place in range(len(keys)) if shards.read(place) is None]
 
 
 def job_text(job: Job) -> str:

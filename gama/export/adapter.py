@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gama.bitsandbytes_import import import_bitsandbytes
+from gama.checkpoints.apart import base_of, is_apart
 from gama.checkpoints.bundled import model_folder
 from gama.errors import CheckpointError, MissingPackageError
 from gama.export.folders import free_name, new_folder
@@ -71,8 +71,8 @@ class Source:
 
     def load(self, device: str) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
         """The model without its LoRA."""
-        with _without_adapter(self.folder) as bare:
-            return load_model(bare, quant="none", device=device, dtype="float32" if self.small else self.stored)
+        dtype = "float32" if self.small else self.stored
+        return load_model(self.folder, quant="none", device=device, dtype=dtype, adapter=False)
 
 
 def open_source(model: str | Path | None, adapter: Path | None = None) -> Source:
@@ -91,7 +91,8 @@ def open_source(model: str | Path | None, adapter: Path | None = None) -> Source
         found = next((each for each in (folder, folder / "adapter") if (each / CONFIG).is_file()), None)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    holding = {folder, base_of(folder).folder} if is_apart(folder) else {folder}
+    size = sum(f.stat().st_size for each in holding for f in each.glob("*.safetensors"))
     return Source(
         folder,
         None if found is None else read_adapter(found),
@@ -272,26 +273,14 @@ def _lora_config(adapter: Adapter, targets: list[str]) -> Any:
 def _check_fit(gama: GamaForConditionalGeneration, adapter: Adapter) -> None:
     modules = dict(gama.language_model.named_modules())
     for name, (a, b) in adapter.pairs.items():
-        weight = getattr(modules.get(name), "weight", None)
-        if weight is None:
+        module = modules.get(name)
+        if module is None or not hasattr(module, "out_features"):
             raise CheckpointError(f"{adapter.folder}: the language model has no {name}", "LoRA of another base model?")
-        if tuple(weight.shape) != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
+        held = (module.out_features, module.in_features)  # the weight itself may be packed into 4 bits
+        if held != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
             shape = f"{b.shape[0]} x {a.shape[1]}"
             raise CheckpointError(
                 f"{adapter.folder}: LoRA of {name} is for {shape} weights, the language model has "
-                f"{' x '.join(map(str, weight.shape))}",
+                f"{held[0]} x {held[1]}",
                 "LoRA of another base model?",
             )
-
-
-@contextmanager
-def _without_adapter(folder: Path) -> Iterator[Path]:
-    """The model's folder as transformers sees it without the LoRA, which it would apply by itself."""
-    if not (folder / CONFIG).is_file():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="gama-export-") as made:
-        for file in folder.iterdir():
-            if not file.name.startswith("adapter_"):
-                (Path(made) / file.name).symlink_to(file.resolve())
-        yield Path(made)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gama.checkpoints.apart import BASE, lost_base
 from gama.checkpoints.bundled import model_folder, names
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
@@ -15,12 +17,15 @@ from gama.training.recipe_paths import recipe_folder
 from gama.training.scene_sets import SceneSet, read_sets, supply
 
 if TYPE_CHECKING:
-    from gama.training.trainer import Watch
+    from gama.training.metrics import Watch
+    from gama.training.validation import Show
 
 RUNS = Path("runs")
 DATA = Path("data")
 SCRATCH = Path("scratch")
 """Given as the model to start from: random weights of the recipe's ``model``."""
+_AUTHORS_BASE = "Llama-2-7b-chat-hf-qformer"
+_PREPARE = "made with: gama prepare DATASET DIR --out MANIFEST"
 _WORKS_NOW = "what works now: gama train --recipe mini --stage 1"
 
 
@@ -69,6 +74,16 @@ def plan(request: Request) -> list[Step]:
         RecipeError: naming everything that is missing, and the command that makes it; for a folder that holds a run
             where ``resume`` is not asked for.
     """
+    steps = steps_of(request)
+    if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
+        raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
+    for step in steps:
+        check_output(step.output, request.resume)
+    return steps
+
+
+def steps_of(request: Request) -> list[Step]:
+    """The stages that a request names, whether or not what they need is there."""
     files = _files(request)
     whole = len(files) > 1
     name = files[0].resolve().parent.name if _is_file(request) else Path(request.recipe).name
@@ -91,10 +106,6 @@ def plan(request: Request) -> list[Step]:
             stand_in, parents = recipe.otherwise, dict.fromkeys(parents, model_folder(recipe.otherwise))
         step = Step(f"{name}/{file.stem}", file, output, parents, recipe, found.make, found.left_out, stand_in)
         steps.append(step)
-    if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
-        raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
-    for step in steps:
-        check_output(step.output, request.resume)
     return steps
 
 
@@ -104,9 +115,10 @@ def check_output(output: Path, resume: bool) -> None:
     Raises:
         RecipeError: for a folder that holds a run without ``resume``, or that holds something else.
     """
-    if not output.exists():
+    if not output.exists() or os.environ.get("RANK", "0") != "0":  # the first process looks for all of a run
         return
-    held = sorted(p.name for p in output.iterdir())
+    # what a run leaves that was killed before it began is no run
+    held = sorted(p.name for p in output.iterdir() if p.suffix != ".tmp")
     if held and not resume:
         raise RecipeError(f"{output} already holds a run", "continue it with --resume, or give another --output")
     if held and "recipe.yaml" not in held:
@@ -150,7 +162,7 @@ def curriculum(folder: Path) -> list[Path]:
 def _parents(recipe: Recipe, request: Request, runs: Path, made: Sequence[str]) -> dict[str, Path]:
     """``--from`` stands in for every parent that this command does not make itself."""
     given = request.parent
-    if given == SCRATCH and not made:
+    if given == SCRATCH and not set(made) & set(recipe.starts_from.values()):
         return {}
     if given is not None and str(given) in names():
         given = model_folder(str(given))
@@ -170,12 +182,17 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
     made = {other.output for other in steps}
     recipe = Path(request.recipe).parent if _is_file(request) else request.recipe
     for folder in dict.fromkeys(step.parents.values()):
-        if folder in made or _holds_model(folder):
+        if folder in made:
+            continue
+        if _holds_model(folder):
+            if lost := lost_base(folder):
+                yield f"the language model of {folder}: {lost} (put it back, or name its folder in {folder / BASE})"
             continue
         if folder == request.parent:
             yield f"the model {folder} given by --from (a folder that holds config.json)"
         elif not (step.file.parent / f"{folder.name}.yaml").is_file():
-            yield f"the parent {folder} (no stage of the recipe: give a model's folder with --from DIR)"
+            made_by = f"give a model's folder with --from DIR, {_start(folder)}"
+            yield f"the parent {folder} (no stage of the recipe: {made_by})"
         else:
             how = f"gama train --recipe {recipe} --stage {folder.name.removeprefix('stage')}"
             yield f"the parent {folder} (make it with: {how})"
@@ -183,15 +200,25 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
         yield f"a model for {step.file.name} to start from (give --from DIR, or the recipe starts_from or model)"
     manifests = [Path(m) for m in step.recipe.data.manifests]
     if not manifests and step.recipe.objective != "text":
-        yield f"data for {step.file.name} (give --data MANIFEST)"
+        yield f"data for {step.file.name} (give --data MANIFEST, {_PREPARE})"
     soon = {DATA / scene_set.name for scene_set in step.makes}
     for manifest in manifests:
         if not manifest.is_file() and manifest.parent not in soon:
-            made_by = "" if request.data else f" (make it with: {_preparation(manifest.parent)})"
+            made_by = "" if request.data else f" (make it with: {_preparation(manifest, step.file.parent)})"
             yield f"the manifest {manifest}{made_by}"
 
 
-def _preparation(folder: Path) -> str:
+def _start(folder: Path) -> str:
+    """What makes the model that the authors' first stage began with."""
+    pull = f"gama pull llama-2-7b-chat-qformer --to {folder.parent}"
+    return f"or make it with: {pull}; gama convert --base {folder.parent / _AUTHORS_BASE} --stage1 -o {folder}"
+
+
+def _preparation(manifest: Path, recipe: Path) -> str:
+    folder = manifest.parent
+    if mixture := read_sets(recipe).mixture:
+        stage = manifest.stem.removeprefix("stage")
+        return f"gama prepare combine --mixture {mixture} --stage {stage} --folder DIR --out {manifest}"
     if folder.name == "real":
         return f"gama prepare real --audio-root DIR --out {folder}"
     return f"gama prepare scenes --count 5000 --out {folder}"
@@ -202,11 +229,11 @@ def checked(steps: Sequence[Step]) -> list[Step]:
     return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
 
 
-def train_stage(step: Step, request: Request, *, watch: Watch | None = None) -> None:
-    """Run one stage."""
+def train_stage(step: Step, request: Request, *, watch: Watch | None = None, show: Show | None = None) -> None:
+    """Run one stage; ``watch`` is shown the progress, ``show`` the answers to held-out questions."""
     from gama.quiet import quiet_loading
     from gama.training.trainer import run
 
     features = step.output.parent / "features"
     with quiet_loading(progress=False):
-        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch)
+        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch, show=show)

@@ -14,6 +14,7 @@ from gama.data.hearing import MOST_COUNTED
 from gama.data.scenes.classes import CLASSES
 from gama.data.scenes.transcript import EVENT_SLOTS
 from gama.model.gama import IGNORED, GamaForConditionalGeneration
+from gama.training.kept import Layout, prefix_of
 
 _SUMMARY = 32  # soft tokens of the Q-Former, which name what a scene is as a whole
 _COMMON_WEIGHT = 0.25  # weight of the words that fill most of a timeline
@@ -21,6 +22,17 @@ _TIMELINE_WEIGHT = 0.5  # its soft tokens learn early
 _FACTS = 7  # soft tokens of an event: class, count, start, end, length, loudness, pitch
 _CLASS_WEIGHTS = (1.0, 3.0, 3.0)  # of the first, second and third event: which sounds second is learned last
 _COUNT_WEIGHT = 3.0
+
+
+def keep_less(gama: GamaForConditionalGeneration, options: dict[str, Any] | None = None) -> None:
+    """Let the language model's layers be computed again in the backward pass, in place of keeping what they computed.
+
+    Args:
+        gama: the model.
+        options: of ``torch.utils.checkpoint``.
+    """
+    enable = getattr(gama, "activation_checkpointing_enable", None) or gama.gradient_checkpointing_enable
+    enable({"use_reentrant": False, **(options or {})})
 
 
 class TrainingObjective(nn.Module):
@@ -35,6 +47,16 @@ class TrainingObjective(nn.Module):
         super().__init__()
         self.gama = gama
         self.learns_statistics = learns_statistics
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Keep less for the backward pass (called by the Trainer): see :func:`keep_less`."""
+        keep_less(self.gama, activation_checkpointing_kwargs)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """The same, as transformers before 5.20 calls it."""
+        keep_less(self.gama, gradient_checkpointing_kwargs)
 
     def train(self, mode: bool = True) -> TrainingObjective:
         super().train(mode)
@@ -155,10 +177,14 @@ class Answering(TrainingObjective):
         gama: the model.
         naming_weight: weight of the naming loss beside the answers'; 0 for none.
         common: ids of the most frequent words, for the naming loss.
+
+    Attributes:
+        layout: of the kept outputs that may come in the place of fbanks; None where nothing is kept.
     """
 
     def __init__(self, gama: GamaForConditionalGeneration, naming_weight: float, common: Tensor) -> None:
         super().__init__(gama)
+        self.layout: Layout | None = None
         self.naming_weight = naming_weight
         self.naming = Naming(gama, common) if naming_weight else None
 
@@ -172,7 +198,7 @@ class Answering(TrainingObjective):
         audio_values: Tensor | None = None,
         words: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        prefix = None if audio_values is None else self.gama.hear(audio_values).prefix
+        prefix = None if audio_values is None else self.prefix(audio_values)
         embeds = self.gama.embed(input_ids, None if prefix is None else self.gama.place(prefix))
         if prefix is None:
             embeds = placed_words(self.gama, embeds)
@@ -188,6 +214,12 @@ class Answering(TrainingObjective):
                 named = self.naming(prefix[known], words[known], self.gama.get_input_embeddings().weight)
                 loss = loss + self.naming_weight * named
         return {"loss": loss}
+
+    def prefix(self, audio_values: Tensor) -> Tensor:
+        """The soft tokens of fbanks (B, 1024, 128), or of what is kept of the tower for them: (B, 96, D)."""
+        if self.layout is not None and self.layout.fits(audio_values):
+            return prefix_of(self.gama.audio_tower, self.layout, audio_values)
+        return self.gama.hear(audio_values).prefix
 
 
 def placed_words(gama: GamaForConditionalGeneration, embeds: Tensor) -> Tensor:

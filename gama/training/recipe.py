@@ -17,6 +17,8 @@ from gama.errors import MissingPackageError, RecipeError
 from gama.training.recipe_values import Unfit, fit
 
 Objective = Literal["text", "tagging", "naming", "answer"]
+Save = Literal["merged", "adapter"]
+Quant = Literal["none", "8bit", "4bit"]
 Part = Literal["encoder", "aggregator", "qformer", "projectors", "prefix_positions", "decoder", "language_model"]
 
 
@@ -32,6 +34,11 @@ class Data:
         questions: questions a clip and step.
         packing: whether the questions of a clip share one row; otherwise every row of a manifest stands alone.
         augmentation: share of clips that are equalised and masked.
+        keep_frozen: whether what encoder and Q-Former give for a clip is computed once and kept, where they do not
+            learn (objective answer).
+        cutoff: longest question and answer together in tokens, the token before them (``<s>``) counted.
+        validation: a manifest of rows that are kept out of training and tell how well it goes; or a share of the clips.
+        samples: how many of its questions are answered at every evaluation.
     """
 
     manifests: tuple[str, ...] = ()
@@ -41,6 +48,10 @@ class Data:
     questions: int = 8
     packing: bool = True
     augmentation: float = 0.0
+    keep_frozen: bool = False
+    cutoff: int = 108
+    validation: float | str | None = None
+    samples: int = 3
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,9 @@ class Recipe:
         model: arguments of GamaConfig for a start from nothing, or the name of a YAML file that holds them.
         trainable: the parts that learn.
         lora: adapters for the language model.
+        save: ``merged`` writes a whole model, LoRA added to its weights; ``adapter`` writes audio modules and LoRA
+            apart from the language model, and carries the LoRA of the stage before on.
+        quant: how the frozen language model is held: ``4bit`` or ``8bit`` by bitsandbytes, or ``none``.
         data, loss: see there.
         training: arguments of transformers' TrainingArguments, which stand at the top level of the file.
     """
@@ -95,6 +109,8 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)
     trainable: tuple[Part, ...] = ()
     lora: Lora | None = None
+    save: Save = "merged"
+    quant: Quant = "none"
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -107,6 +123,10 @@ class Recipe:
 
 _SECTIONS: dict[str, type] = {"data": Data, "loss": Loss, "lora": Lora}
 _PARTS = ("audio_tower", "language_model")
+_SHARE = "a manifest, or a share of the clips: more than 0 and less than 1"
+_PACKED = "weights in 4 or 8 bits cannot learn: let adapters learn (lora), or take quant out"
+_APART = "LoRA cannot be added to weights in 4 or 8 bits: give save: adapter"
+_NOT_KEPT = "it needs objective answer, no augmentation and a frozen encoder; else give data.keep_frozen=false"
 _PLAIN = "recipes are plain YAML without tags"
 
 
@@ -145,6 +165,8 @@ def check_training(recipe: Recipe) -> Recipe:
     for key, value in recipe.training.items():
         if key not in kinds:
             raise RecipeError(f"{recipe.name}: unknown key {key!r}{_nearest(key, [*kinds, *known])}")
+        if value is False and key.endswith("_strategy"):
+            value = "no"  # which YAML 1.1 reads as false
         values[key] = fitted(value, kinds[key], f"{recipe.name}: {key}")
     return dataclasses.replace(recipe, training=values)
 
@@ -219,6 +241,11 @@ def _build(raw: dict[str, Any], path: Path) -> Recipe:
     for name, kind in {"name": str, "otherwise": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
         if name in values:
             values[name] = fitted(values[name], kind, f"{path.name}: {name}")
+    if values.get("save", "merged") not in get_args(Save):
+        raise RecipeError(f"{path.name}: save is {values['save']!r}, expected one of {', '.join(get_args(Save))}")
+    if values.get("quant", "none") not in get_args(Quant):
+        given, known_kinds = values["quant"], ", ".join(get_args(Quant))
+        raise RecipeError(f"{path.name}: quant is {given!r}, expected one of {known_kinds}")
     for part in values.get("trainable", ()):
         if part not in get_args(Part):
             raise RecipeError(f"{path.name}: trainable: no part {part!r}{_nearest(part, get_args(Part))}")
@@ -247,6 +274,9 @@ def _check(recipe: Recipe, path: Path) -> None:
     bounds = {
         "data.scenes": (data.scenes, data.scenes >= (recipe.objective == "text"), "1 or more for objective text"),
         "data.questions": (data.questions, data.questions >= 1, "1 or more"),
+        "data.cutoff": (data.cutoff, data.cutoff >= 2, "2 or more"),
+        "data.samples": (data.samples, data.samples >= 0, "0 or more"),
+        "data.validation": (data.validation, not isinstance(data.validation, float) or 0 < data.validation < 1, _SHARE),
         "data.augmentation": (data.augmentation, 0 <= data.augmentation <= 1, "0 to 1"),
         "loss.key_weight": (loss.key_weight, loss.key_weight > 0, "more than 0"),
         "loss.naming": (loss.naming, loss.naming >= 0, "0 or more"),
@@ -258,6 +288,16 @@ def _check(recipe: Recipe, path: Path) -> None:
     for key, (value, fits, expected) in bounds.items():
         if not fits:
             raise RecipeError(f"{path.name}: {key} is {value}, expected {expected}")
+    if data.validation is not None and recipe.objective == "text":
+        raise RecipeError(f"{path.name}: data.validation is {data.validation}, and objective text has no clips to keep")
+    if recipe.quant != "none" and {"decoder", "language_model"} & set(recipe.trainable):
+        raise RecipeError(f"{path.name}: quant is {recipe.quant}, and trainable names the language model", _PACKED)
+    if recipe.quant != "none" and recipe.save != "adapter":
+        raise RecipeError(f"{path.name}: quant is {recipe.quant} and save is {recipe.save}", _APART)
+    if recipe.save == "adapter" and {"decoder", "language_model"} & set(recipe.trainable):
+        raise RecipeError(f"{path.name}: save is adapter, and trainable names the language model", "give save: merged")
+    if data.keep_frozen and (recipe.objective != "answer" or data.augmentation > 0 or "encoder" in recipe.trainable):
+        raise RecipeError(f"{path.name}: data.keep_frozen is true, and what the encoder gives is not fixed", _NOT_KEPT)
     for task in data.tasks or ():
         if task not in TASKS:
             raise RecipeError(f"{path.name}: data.tasks: no task {task!r}{_nearest(task, TASKS)}")

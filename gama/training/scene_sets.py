@@ -2,7 +2,7 @@
 
 ``scenes: {count: 5000, seed: 22}`` is a set of generated scenes; ``recordings: real`` within it mixes in the recordings
 of that manifest. ``recordings: [real]`` at the top names the manifests that only a user can supply; without them the
-sets and rows that need them are left out, and the run says so.
+sets and rows that need them are left out, and the run says so. ``mixture: paper`` names what makes its manifests.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ class SceneSet:
 
 @dataclass(frozen=True)
 class SceneSets:
-    """Everything ``data.yaml`` names."""
+    """Everything ``data.yaml`` names; ``mixture`` is that of ``gama prepare combine`` which makes its manifests."""
 
     made: Mapping[str, SceneSet]
     recordings: tuple[str, ...] = ()
+    mixture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def read_sets(folder: Path) -> SceneSets:
         return SceneSets({})
     raw = read_yaml(path)
     recordings = fitted(raw.pop("recordings", []), tuple[str, ...], f"{FILE}: recordings")
-    return SceneSets({name: _scene_set(name, given) for name, given in raw.items()}, recordings)
+    mixture = fitted(raw.pop("mixture", None), str | None, f"{FILE}: mixture")
+    return SceneSets({name: _scene_set(name, given) for name, given in raw.items()}, recordings, mixture)
 
 
 def _scene_set(name: str, given: Any) -> SceneSet:

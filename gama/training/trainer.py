@@ -2,135 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
-import math
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
-import gama as package
+from gama.checkpoints.apart import base_of
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
 from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
-from gama.errors import GamaError, RecipeError
+from gama.errors import RecipeError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.training import stages
+from gama.training import checkpoints, stages
 from gama.training.curriculum import check_output
+from gama.training.ends import clear_ends
+from gama.training.files import replace_text
+from gama.training.held_out import Chosen, split, still
+from gama.training.kept import halve, is_halved, keep
+from gama.training.lineage import LINEAGE, Lineage, require_same_origin, trace
+from gama.training.loop import Epochs, StageTrainer
+from gama.training.metrics import METRICS, MetricsLog, StepNumbers, Watch
 from gama.training.objectives import Answering, NamingObjective, Tagging, TrainingObjective, describe
+from gama.training.processes import first_process_first
 from gama.training.recipe import Recipe
+from gama.training.saving import save, save_apart
+from gama.training.validation import Show, Validation
 
-_WEIGHTS = "training.safetensors"  # model and training heads of a checkpoint
+RECIPE = "recipe.yaml"
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
-
-
-Watch = Callable[[int, int, Mapping[str, float]], None]
-"""Called after every optimizer step with its number, how many there will be, and the numbers logged last."""
-
-
-class StageTrainer(Trainer):
-    """transformers' Trainer around a :class:`TrainingObjective`, whose weights include tied ones.
-
-    It stops at the first loss or gradient that is no number, before the weights are touched.
-    """
-
-    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(model, *args, **kwargs)
-        self._require_finite("loss", loss)
-        return loss
-
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
-        if not self.args.fp16:  # there the scaler skips such a step by design
-            self._require_finite("gradient norm", norm)
-        return norm
-
-    def _require_finite(self, what: str, value: Any) -> None:
-        if value is not None and not math.isfinite(float(value)):
-            raise GamaError(
-                f"the {what} became {float(value)} at step {self.state.global_step + 1}; the last checkpoint is kept",
-                "lower learning_rate and continue with --resume",
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = state_dict if state_dict is not None else self.model.state_dict()
-        own = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-        partial = folder / f"{_WEIGHTS}.tmp"
-        save_file(own, partial)
-        os.replace(partial, folder / _WEIGHTS)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        state = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        (model or self.model).load_state_dict(state, strict=True)
-
-
-class MetricsLog(TrainerCallback):
-    """One JSON line for each logged step in ``metrics.jsonl``; after a resume no step stands twice.
-
-    Args:
-        path: the file.
-        watch: shown the progress.
-    """
-
-    def __init__(self, path: Path, watch: Watch | None = None) -> None:
-        self.path = path
-        self.watch = watch
-        self.latest: dict[str, float] = {}
-        self.last = (0, 0.0)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.last = (state.global_step, time.monotonic())
-        if self.path.exists():
-            kept = [
-                line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.global_step
-            ]
-            _replace(self.path, "".join(f"{line}\n" for line in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
-            return
-        step, now = state.global_step, time.monotonic()
-        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * (step - self.last[0])
-        self.latest = {name: float(value) for name, value in logs.items()}  # some versions give text
-        self.latest["rows_per_s"] = round(rows / max(now - self.last[1], 1e-9), 3)
-        self.last = (step, now)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **self.latest}) + "\n")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.watch is not None and state.is_world_process_zero:
-            self.watch(state.global_step, state.max_steps, self.latest)
-
-
-class Epochs(TrainerCallback):
-    """Tells the data which epoch it is: accelerate forgets to where batches are skipped or shared among processes."""
-
-    def __init__(self, dataset: EpochDataset) -> None:
-        self.dataset = dataset
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.dataset.set_epoch(int((state.epoch or 0.0) + 1e-6))
-
-
-def _step(line: str) -> float:
-    """The step of a line of metrics; infinity for a line that was cut short when a run was killed."""
-    try:
-        return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
-        return math.inf
 
 
 def run(
@@ -141,6 +47,7 @@ def run(
     *,
     resume: bool = False,
     watch: Watch | None = None,
+    show: Show | None = None,
 ) -> None:
     """Train a stage and write its model into ``output``.
 
@@ -151,50 +58,114 @@ def run(
         features: folder of the feature cache.
         resume: continue from the last whole checkpoint.
         watch: shown the progress.
+        show: shown the answers to held-out questions.
 
     Raises:
-        RecipeError: when ``output`` holds a run and ``resume`` is not asked for, or for a wrong training argument.
+        RecipeError: when ``output`` holds a run and ``resume`` is not asked for, for a wrong training argument, or
+            where parent or rows are no longer those that the run began with.
         ManifestError, AudioError: for data that cannot be used.
-        GamaError: where loss or gradients are no longer numbers.
+        GamaError: where loss or gradients are no longer numbers, or the disk is full.
     """
     check_output(output, resume)
     arguments = _arguments(recipe, output)
-    output.mkdir(parents=True, exist_ok=True)
-    set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
+    with clear_ends(output):
+        output.mkdir(parents=True, exist_ok=True)
+        set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
+        gama, processor = _model(recipe, parents)
+        with first_process_first():  # it computes the features that the others read
+            dataset, held_out = _datasets(recipe, features, arguments)
+        objective, collator = _objective(recipe, gama, processor, arguments.seed)
+        if isinstance(objective, Answering) and recipe.data.keep_frozen:
+            objective.layout = keep(gama.audio_tower, dataset, features, bf16=arguments.bf16, device=arguments.device)
+        if is_halved(recipe):
+            halve(gama.language_model)
+        lineage = trace(recipe, parents, describe(objective))
+        checkpoint = _begin(recipe, output, lineage, arguments, resume=resume)
+        numbers = StepNumbers()
+        trainer = StageTrainer(
+            model=objective,
+            args=arguments,
+            train_dataset=dataset,
+            eval_dataset=held_out,
+            data_collator=collator,
+            callbacks=[Epochs(dataset), MetricsLog(output / METRICS, numbers, watch)],
+            numbers=numbers,
+            beside=lambda step: _notes(recipe, lineage, step),
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout
+        if held_out is not None:
+            numbers_file, count = output / METRICS, recipe.data.samples
+            bf16 = arguments.bf16
+            trainer.add_callback(
+                Validation(numbers_file, held_out, collator, objective, count=count, bf16=bf16, show=show)
+            )
+        steps = _train(trainer, checkpoint)
+        state = trainer.gathered()
+        if arguments.should_save:
+            if state is not None:  # this process holds a piece of every weight
+                gama, processor = _model(recipe, parents)
+                gama.load_state_dict(state, strict=False)
+            gama.config.lineage = [*gama.config.lineage, lineage.entry(steps)]
+            _write(recipe, gama, processor, output, parents)
+
+
+def _model(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
+    """What the stage begins with: weights, adapters, and which of them learn."""
     gama, processor = stages.start(recipe, parents)
     if recipe.objective == "text" and not parents:
         stages.match_heads(gama)
-    if recipe.lora is not None:
+    if recipe.lora is not None and not stages.has_lora(gama):
         stages.add_lora(gama, recipe.lora)
-    stages.set_trainable(gama, recipe.trainable)
-    dataset = _dataset(recipe, features, arguments)
-    objective, collator = _objective(recipe, gama, processor, arguments.seed)
-    _replace(output / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
-    trainer = StageTrainer(
-        model=objective,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
-        callbacks=[Epochs(dataset), MetricsLog(output / "metrics.jsonl", watch)],
-    )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout
-    steps = _train(trainer, _last_checkpoint(output) if resume else None)
-    ledger = describe(objective)
-    if recipe.lora is not None:
+    stages.set_trainable(gama, recipe.trainable, lora=recipe.lora is not None)
+    return gama, processor
+
+
+def _begin(
+    recipe: Recipe, output: Path, lineage: Lineage, arguments: TrainingArguments, *, resume: bool
+) -> Path | None:
+    """Make the output folder ready; the checkpoint to go on from."""
+    if arguments.should_save:
+        checkpoints.sweep(output, arguments.save_total_limit)
+        replace_text(output / RECIPE, _text(recipe))
+    checkpoint = checkpoints.last_checkpoint(output) if resume else None
+    if checkpoint is not None:
+        require_same_origin(checkpoint, lineage)
+    return checkpoint
+
+
+def _text(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.resolved(), sort_keys=False)
+
+
+def _notes(recipe: Recipe, lineage: Lineage, step: int) -> dict[str, str]:
+    return {RECIPE: _text(recipe), LINEAGE: json.dumps(lineage.entry(step), indent=2) + "\n"}
+
+
+def _write(
+    recipe: Recipe,
+    gama: GamaForConditionalGeneration,
+    processor: GamaProcessor,
+    output: Path,
+    parents: Mapping[str, Path],
+) -> None:
+    """The final model. A start from nothing has no base and is written whole."""
+    if recipe.save == "adapter" and parents:
+        save_apart(gama, processor, output, base_of(parents["language_model"]))
+        return
+    if stages.has_lora(gama):
         stages.merge_lora(gama)
-    gama.config.lineage = [*gama.config.lineage, _lineage(recipe, parents, ledger, steps)]
     save(gama, processor, output)
 
 
-def _train(trainer: StageTrainer, checkpoint: str | None) -> int:
+def _train(trainer: StageTrainer, checkpoint: Path | None) -> int:
     """Train from a checkpoint, or from the beginning, to the end; returns the steps done."""
     if checkpoint is not None:
-        done = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
+        done = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE)).global_step
         if 0 < trainer.args.max_steps <= done:
-            trainer._load_from_checkpoint(checkpoint)  # the Trainer would do one more step
-            return done
+            trainer._load_from_checkpoint(str(checkpoint))  # the Trainer would do one more step
+            return int(done)
     with _attention(trainer.args):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return int(trainer.state.global_step)
 
 
@@ -213,41 +184,6 @@ def _attention(arguments: TrainingArguments) -> Iterator[None]:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
-def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: Path) -> None:
-    """Write model and processor under a temporary name and move them into place."""
-    partial = output / ".final.tmp"
-    shutil.rmtree(partial, ignore_errors=True)
-    gama.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    for file in sorted(partial.iterdir(), key=lambda f: f.name == "config.json"):
-        file.chmod(0o644)  # safetensors writes for the owner alone
-        os.replace(file, output / file.name)
-    partial.rmdir()
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _last_checkpoint(output: Path) -> str | None:
-    numbers = [path.name.removeprefix("checkpoint-") for path in output.glob("checkpoint-*")]
-    for number in sorted((int(n) for n in numbers if n.isdigit()), reverse=True):
-        if _whole(output / f"checkpoint-{number}"):
-            return str(output / f"checkpoint-{number}")
-    return None
-
-
-def _whole(checkpoint: Path) -> bool:
-    """Whether a save came to its end: the state is written last, and may itself be cut short."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return (checkpoint / _WEIGHTS).is_file()
-
-
 def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
     defaults: dict[str, Any] = {
         "remove_unused_columns": False,
@@ -258,20 +194,39 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,  # it would hide a loss that is no number
     }
+    if recipe.data.validation is not None:
+        defaults |= {"eval_strategy": "steps", "eval_steps": recipe.training.get("save_steps", 500)}
     if not torch.cuda.is_available():
         defaults |= {"use_cpu": True, "dataloader_pin_memory": False}
+    given = dict(recipe.training)
+    for key in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = key.replace("gradient", "activation")
+        if key in given and new in {field.name for field in dataclasses.fields(TrainingArguments)}:
+            given[new] = given.pop(key)  # the old names are to go in transformers 6
     try:
-        return TrainingArguments(output_dir=str(output), **{**defaults, **recipe.training})
+        return TrainingArguments(output_dir=str(output), **{**defaults, **given})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
 
 
-def _dataset(recipe: Recipe, features: Path, arguments: TrainingArguments) -> EpochDataset:
+def _datasets(
+    recipe: Recipe, features: Path, arguments: TrainingArguments
+) -> tuple[EpochDataset, ClipDataset | Chosen | None]:
+    """What the stage trains on, and what it is tested on while it does."""
     data = recipe.data
     if recipe.objective == "text":
-        return SymbolicScenes(data.scenes, seed=arguments.seed, questions=data.questions, tasks=data.tasks)
+        scenes = SymbolicScenes(data.scenes, seed=arguments.seed, questions=data.questions, tasks=data.tasks)
+        return scenes, None
+    clips = _clips(recipe, data.manifests, features, arguments)
+    if isinstance(data.validation, str):
+        return clips, still(_clips(recipe, [data.validation], features, arguments))
+    return (clips, None) if data.validation is None else split(clips, data.validation)
+
+
+def _clips(recipe: Recipe, manifests: Sequence[str], features: Path, arguments: TrainingArguments) -> ClipDataset:
+    data = recipe.data
     return ClipDataset(
-        [Path(m) for m in data.manifests],
+        [Path(m) for m in manifests],
         features,
         seed=arguments.seed,
         questions=0 if recipe.objective in ("tagging", "naming") else data.questions,
@@ -303,25 +258,6 @@ def _objective(
         key_weight=loss.key_weight,
         transcripts=recipe.objective == "text",
         naming=loss.naming > 0,
+        max_answer=recipe.data.cutoff - 1,
     )
     return Answering(gama, loss.naming, common), collator
-
-
-def _lineage(recipe: Recipe, parents: Mapping[str, Path], ledger: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    resolved = json.dumps(recipe.resolved(), sort_keys=True, default=str)
-    return {
-        "stage": recipe.name,
-        "recipe_sha256": hashlib.sha256(resolved.encode()).hexdigest(),
-        "parents": {part: _weights_hash(folder) for part, folder in parents.items()},
-        "steps": steps,
-        "gama": package.__version__,
-        "parameters": dict(ledger),
-    }
-
-
-def _weights_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("model*.safetensors")):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

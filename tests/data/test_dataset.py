@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import soundfile
 import torch
 
 from gama.data.dataset import ClipDataset, Item, SymbolicScenes
-from gama.errors import ManifestError
+from gama.errors import AudioError, ManifestError
 
 EVENT = {"label": "dog", "start": 0.1, "end": 0.3, "count": 1, "level_db": -20.0, "centroid_hz": 900.0}
 
@@ -87,7 +88,9 @@ def test_augmentation_leaves_the_cache_and_the_padding_alone(manifest: Path) -> 
 
 
 def test_folds(manifest: Path) -> None:
-    assert [rows[0].audio.stem for rows in dataset(manifest, folds=(2,)).clips if rows[0].audio] == ["b", "c"]
+    data = dataset(manifest, folds=(2,))
+    assert [row.audio.stem for i in range(len(data)) if (row := data.rows_of(i)[0]).audio] == ["b", "c"]
+    assert [path.stem for path in data.store.paths] == ["b", "c"]  # nobody waits for features that nobody reads
     assert len(dataset(manifest, folds=())) == 1
 
 
@@ -120,3 +123,18 @@ def test_without_packing_every_row_stands_alone(manifest: Path) -> None:
         ["a1"],
         ["a2"],
     ]
+
+
+def test_features_that_vanish_in_mid_run_are_named(manifest: Path) -> None:
+    data = dataset(manifest)
+    for file in (manifest.parent / "cache").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(AudioError, match=r"b\.wav: its features are gone: No such file"):
+        data[1]
+
+
+def test_items_are_the_same_in_another_process(manifest: Path) -> None:
+    data = dataset(manifest)
+    assert data[0].questions  # opens the manifest
+    again = pickle.loads(pickle.dumps(data))
+    assert all(equal(data[i], again[i]) for i in range(3))

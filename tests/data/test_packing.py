@@ -82,8 +82,10 @@ def test_train_on_inputs_adds_the_questions() -> None:
     assert packed.weights[1][targets[1]].tolist() == [1.0, 1.0, 3.0, 1.0]
 
 
-def test_first_target_is_predicted_from_its_own_question(packed: PackedBatch) -> None:
+@pytest.mark.parametrize("train_on_inputs", [False, True])
+def test_first_target_is_predicted_from_its_own_question(train_on_inputs: bool) -> None:
     """The id before every target belongs to the same question, or the shift by one would cross a border."""
+    packed = pack(PREFIXES, EXAMPLES, pad_id=0, train_on_inputs=train_on_inputs)
     mask = packed.attention_mask[:, 0]
     for row, column in (packed.labels != IGNORED).nonzero().tolist():
         assert mask[row, column, column - 1]

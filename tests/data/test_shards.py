@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from gama.data import shards
-from gama.data.features import FbankStore
+from gama.data.shard_index import Digests, Folder, Journal, packed
 from gama.data.shards import ShardStore, build, damaged
 from gama.errors import AudioError
 from gama.fbank import KaldiFbank
@@ -60,13 +60,6 @@ def test_half_precision_stays_within_a_thousandth(clips: list[Path], tmp_path: P
         expected = KaldiFbank()(samples)[0].numpy()
         assert store[index].dtype == np.float16
         assert np.abs(store[index].astype(np.float32) - expected).max() <= 1e-3
-
-
-def test_the_values_are_those_of_the_other_store(clips: list[Path], tmp_path: Path) -> None:
-    one, other = ShardStore(clips, tmp_path / "cache"), FbankStore(clips, tmp_path / "arrays")
-    assert one.frames.tolist() == other.frames.tolist()
-    for index in range(5):
-        assert np.abs(one[index].astype(np.float32) - other[index].astype(np.float32)).max() <= 2e-3
 
 
 def test_each_content_is_computed_once(clips: list[Path], tmp_path: Path, computed: list[str]) -> None:
@@ -249,3 +242,46 @@ def test_a_killed_run_goes_on(clips: list[Path], tmp_path: Path) -> None:
     assert (built.clips, built.computed, built.failed) == (60, 60 - there, ())
     one, other = ShardStore(many, cache), ShardStore(many, tmp_path / "whole")
     assert all(np.array_equal(one[index], other[index]) for index in range(60))
+
+
+def test_clips_are_looked_at_some_after_the_others(
+    clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ShardStore([*clips, clips[0]], tmp_path / "whole")
+    monkeypatch.setattr(shards, "_CHUNK", 2)
+    progress: list[int] = []
+    shutil.copy(clips[1], tmp_path / "copy.wav")
+    built = build([*clips, clips[0], tmp_path / "copy.wav"], tmp_path / "cache", progress=progress.append)
+    assert (built.clips, built.computed, sum(progress)) == (6, 5, 6)
+    store = ShardStore([*clips, clips[0]], tmp_path / "cache")
+    assert list(store.keys) == list(whole.keys)
+    assert all(np.array_equal(store[i], whole[i]) for i in range(6))
+    gone = [tmp_path / "gone.wav", *clips, tmp_path / "gone too.wav"]
+    assert [path.name for path, _ in build(gone, tmp_path / "cache").failed] == ["gone.wav", "gone too.wav"]
+
+
+def test_the_index_needs_few_bytes_a_clip(tmp_path: Path) -> None:
+    keys = [f"{i:030x}00" for i in range(1, 3001)]  # zeros at the end are part of a digest
+    for begin in range(0, 3000, 1000):
+        shards._write(tmp_path, keys[begin : begin + 1000], [np.full((1, 128), i, np.float16) for i in range(1000)])
+    folder = Folder(tmp_path, shards.VERSION)
+    columns = (folder.keys, folder.file, folder.begin, folder.frames, folder.crc32)
+    assert sum(column.nbytes for column in columns) / 3000 <= 36
+    places = folder.find(packed(keys))
+    assert [int(folder.values(place)[0, 0]) for place in places] == [*range(1000)] * 3
+    assert list(Digests(folder.keys[places])) == keys
+    assert folder.find(packed(["f" * 32])).tolist() == [-1]
+
+
+def test_the_journal_knows_files_that_have_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"1234")
+    facts = file.stat()
+    line = json.dumps([str(file), 4, facts.st_mtime_ns, "ab" * 16])
+    (tmp_path / "paths.jsonl").write_text(line.replace("ab", "cd") + "\n" + line + '\n["cut off')
+    journal = Journal(tmp_path)
+    assert journal.digest(str(file), facts) == "ab" * 16  # the last line about a file is the one that counts
+    assert journal.digest(str(tmp_path / "b.wav"), facts) is None
+    file.write_bytes(b"12345")
+    assert journal.digest(str(file), file.stat()) is None
+    assert Journal(tmp_path / "none").digest(str(file), facts) is None

@@ -95,7 +95,9 @@ def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
     assert caught.value.hint == "what works now: gama train --recipe mini --stage 1"
     with pytest.raises(RecipeError, match=r"gama prepare real --audio-root DIR --out data/real\).*data/mixed/man"):
         plan(Request("mine", "ears"))
-    with pytest.raises(RecipeError, match=r"data for stage2.yaml \(give --data MANIFEST\)"):
+    with pytest.raises(
+        RecipeError, match=r"data for stage2.yaml \(give --data MANIFEST, made with: gama prepare DATASET"
+    ):
         plan(Request("mine", "2"))
     with pytest.raises(RecipeError, match=r"the manifest rows.json \("):  # no command makes a user's own file
         plan(Request("mine", "2", data=(Path("rows.json"),)))
@@ -103,7 +105,8 @@ def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
         plan(Request("mine", "2", data=(Path("rows.json"),), parent=Path("nowhere")))
     with pytest.raises(RecipeError, match=r"a model for words.yaml to start from"):
         plan(Request("mine", "words", overrides=("model=null",)))
-    with pytest.raises(RecipeError, match=r"runs/mine/far \(no stage of the recipe: give .* --from DIR"):
+    start = "gama convert --base runs/mine/Llama-2-7b-chat-hf-qformer --stage1 -o runs/mine/far"
+    with pytest.raises(RecipeError, match=rf"runs/mine/far \(no stage of the recipe: give .* --from DIR, or .*{start}"):
         plan(Request("mine", "2", overrides=("starts_from=far",)))
     assert not Path("runs").exists()
 
@@ -182,5 +185,20 @@ def test_where_a_stage_starts(folder: Path) -> None:
     assert (set(step.parents.values()), step.stand_in) == ({parent}, None)
     (step,) = plan(Request("mine", "2", data=data, parent=Path("scratch"), overrides=(f"model={tiny.MODEL}",)))
     assert (step.parents, step.stand_in) == ({}, None)
+    tiny.write_stage(folder / "stage1.yaml", starts_from="far", model=tiny.MODEL)
+    steps = plan(Request("mine", "all", data=data, output=Path("new"), parent=Path("scratch")))
+    assert [s.parents.get("language_model") for s in steps[2:]] == [None, Path("new/stage1")]
     with pytest.raises(RecipeError, match=r"a model for stage2.yaml to start from"):
         plan(Request("mine", "2", data=data, parent=Path("scratch")))
+
+
+def test_a_parent_whose_language_model_is_gone_is_named(folder: Path) -> None:
+    data = (rows(Path("my/rows.json")),)
+    parent = model(Path("runs/mine/stage1"))
+    (parent / "base.json").write_text('{"folder": "/nowhere/base", "sha256": "0"}')
+    with pytest.raises(RecipeError, match=r"the language model of runs/mine/stage1: /nowhere/base \(put it back"):
+        plan(Request("mine", "2", data=data))
+    (Path("base")).mkdir()
+    (Path("base") / "model.safetensors").touch()
+    (parent / "base.json").write_text(f'{{"folder": "{Path("base").resolve()}", "sha256": "0"}}')
+    assert plan(Request("mine", "2", data=data))

@@ -12,7 +12,7 @@ from gama.errors import RecipeError
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.training import stages
-from gama.training.objectives import Answering, Naming, Tagging, describe, weighted_cross_entropy
+from gama.training.objectives import Answering, Naming, Tagging, before_targets, describe, head_reads, weighted_mean
 from gama.training.recipe import Lora, Recipe
 
 
@@ -93,12 +93,31 @@ def test_clips_without_truth_are_left_out_of_the_naming_loss(monkeypatch: pytest
 
 
 def test_cross_entropy_is_weighted_and_survives_no_targets() -> None:
-    logits = torch.randn(1, 4, 5, requires_grad=True)
-    labels = torch.tensor([[-100, 2, -100, 4]])
-    each = torch.nn.functional.cross_entropy(logits[0, [0, 2]], torch.tensor([2, 4]), reduction="none")
-    weights = torch.tensor([[9.0, 1.0, 9.0, 3.0]])
-    torch.testing.assert_close(weighted_cross_entropy(logits, labels, weights), (each[0] + 3 * each[1]) / 4)
-    nothing = weighted_cross_entropy(logits, torch.full((1, 4), -100), weights)
+    logits = torch.randn(2, 5, requires_grad=True)
+    targets, weights = torch.tensor([2, 4]), torch.tensor([1.0, 3.0])
+    each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(weighted_mean(logits, targets, weights), (each[0] + 3 * each[1]) / 4)
+    nothing = weighted_mean(logits[:0], targets[:0], weights[:0])
     nothing.backward()
     assert nothing.item() == 0.0
     assert logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_the_head_reads_the_places_before_targets_alone(family: str) -> None:
+    """Same logits as the whole ones, for a language model that caps them behind its head too."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **heads)).eval()
+    labels = torch.tensor([[-100, -100, 7, 8, -100, 9], [5, -100, -100, 6, -100, -100]])
+    asked = before_targets(labels)
+    assert asked.nonzero().tolist() == [[0, 1], [0, 2], [0, 4], [1, 2]]
+    embeds = torch.randn(2, 6, 16)
+    whole = model(inputs_embeds=embeds).logits
+    with head_reads(model.get_output_embeddings(), asked):
+        chosen = model(inputs_embeds=embeds).logits
+    assert chosen.shape == (1, 4, 50)
+    torch.testing.assert_close(chosen[0], whole[asked])
+    assert model(inputs_embeds=embeds).logits.shape == whole.shape  # the hook is gone

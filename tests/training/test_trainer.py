@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from training import tiny
 
 import gama
+from gama.data.dataset import ClipDataset
 from gama.errors import AudioError, GamaError, ManifestError, RecipeError
-from gama.training import stages, trainer
+from gama.training import loop, stages, trainer
 from gama.training.recipe import Lora, Recipe, load_recipe
 
 
@@ -113,9 +114,11 @@ def test_a_finished_run_is_not_trained_further(train: Any) -> None:
     assert [m["step"] for m in tiny.metrics(output)] == [1, 2, 3, 4, 5]
 
 
-def test_metrics_and_progress(train: Any) -> None:
+@pytest.mark.parametrize("logging_steps", [1, 10])
+def test_metrics_and_progress(train: Any, logging_steps: int) -> None:
     seen: list[tuple[int, int]] = []
-    output = train("run", max_steps=3, watch=lambda step, total, numbers: seen.append((step, total)))
+    show = lambda step, total, numbers: seen.append((step, total))  # noqa: E731
+    output = train("run", max_steps=3, logging_steps=logging_steps, watch=show)
     lines = tiny.metrics(output)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -133,7 +136,7 @@ def test_logged_loss_is_the_steps_own(train: Any, monkeypatch: pytest.MonkeyPatc
         return loss
 
     monkeypatch.setattr(trainer.StageTrainer, "training_step", step)
-    output = train("run", max_steps=3, gradient_accumulation_steps=2)
+    output = train("run", max_steps=3, gradient_accumulation_steps=2, logging_steps=2)
     assert [m["loss"] for m in tiny.metrics(output)] == pytest.approx(
         [sum(own[i : i + 2]) for i in (0, 2, 4)], rel=1e-5
     )
@@ -236,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train: Any, tmp_path: Path, monke
 
 
 def test_gradients_that_are_no_numbers_never_reach_the_weights(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer.Trainer, "_clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
+    monkeypatch.setattr(loop.Trainer, "_clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
     with pytest.raises(GamaError, match="the gradient norm became inf at step 1"):
         train("run")
 
@@ -244,9 +247,55 @@ def test_gradients_that_are_no_numbers_never_reach_the_weights(train: Any, monke
 def test_a_clip_that_vanished_is_named(train: Any, clips: Path, tmp_path: Path) -> None:
     shutil.copytree(clips.parent, tmp_path / "scenes")
     (tmp_path / "scenes/audio/000004.flac").unlink()
-    with pytest.raises(AudioError, match=r"audio/000004.flac: no such file"):
+    with pytest.raises(AudioError, match=r"audio/000004.flac: No such file"):
         train("run", manifest=tmp_path / "scenes/manifest.json")
     assert list((tmp_path / "run").iterdir()) == []  # so that the next try is not refused
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_vanishes_in_mid_run_ends_it_clearly(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    original, gone = ClipDataset._features, 5
+
+    def features(self: Any, clip: int) -> Any:
+        if clip == gone:
+            raise AudioError("5.flac: its features are gone", "put them back")
+        return original(self, clip)
+
+    monkeypatch.setattr(ClipDataset, "_features", features)
+    with pytest.raises(AudioError) as caught:
+        train("run", max_steps=8, save_steps=1, dataloader_num_workers=workers)
+    assert str(caught.value) == "5.flac: its features are gone (put them back)"
+    done = [m["step"] for m in tiny.metrics(tmp_path / "run")] if (tmp_path / "run/metrics.jsonl").exists() else []
+    assert len(done) < 4
+    monkeypatch.setattr(ClipDataset, "_features", original)
+    output = train("run", max_steps=8, save_steps=1, resume=True)
+    assert [m["step"] for m in tiny.metrics(output)] == list(range(1, 9))
+
+
+def test_a_run_is_not_continued_on_other_rows_or_another_parent(
+    train: Any, tmp_path: Path, parent: Path, clips: Path
+) -> None:
+    shutil.copytree(clips.parent, tmp_path / "scenes")
+    manifest = tmp_path / "scenes/manifest.json"
+    train("run", manifest=manifest, max_steps=1, save_steps=1)
+    rows = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(rows[:-1]))
+    with pytest.raises(RecipeError, match="run: the content of its manifests has changed since checkpoint-1"):
+        train("run", manifest=manifest, max_steps=2, resume=True)
+    manifest.write_text(json.dumps(rows, indent=3))
+    with pytest.raises(RecipeError, match="has changed"):
+        train("run", manifest=manifest, max_steps=2, resume=True)
+    manifest.write_bytes(clips.read_bytes())
+    lineage = tmp_path / "run/checkpoint-1/lineage.json"
+    assert len(tiny.metrics(train("run", manifest=manifest, max_steps=2, resume=True))) == 2
+    beside = tmp_path / "run/checkpoint-2/lineage.json"
+    assert not lineage.exists() and beside.exists()
+    text = beside.read_text().replace(json.loads(beside.read_text())["parents"]["language_model"], "0" * 64)
+    beside.write_text(text)
+    with pytest.raises(RecipeError, match="the model it started from has changed since checkpoint-2"):
+        train("run", manifest=manifest, max_steps=3, resume=True)
 
 
 def test_an_output_folder_in_use_is_refused_untouched(train: Any, tmp_path: Path) -> None:

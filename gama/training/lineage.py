@@ -1,0 +1,101 @@
+"""What a stage was made of: recipe, parents, data, code, and which parameters learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gama as package
+from gama.checkpoints.apart import weights_sha256
+from gama.errors import RecipeError
+from gama.training.recipe import Recipe
+
+LINEAGE = "lineage.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One stage's entry in a model's lineage; all hashes are SHA-256 in hex.
+
+    Attributes:
+        stage: name of the recipe.
+        recipe: of the resolved recipe.
+        parents: of the weights that each part came from.
+        data: of the manifests' content; None where scenes are drawn from a seed alone.
+        code: of this package's source.
+        parameters: trainable and frozen parameters by part of the model.
+    """
+
+    stage: str
+    recipe: str
+    parents: Mapping[str, str] = field(default_factory=dict)
+    data: str | None = None
+    code: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def entry(self, steps: int) -> dict[str, Any]:
+        """As it stands in ``config.json`` and ``lineage.json``, after so many steps."""
+        return {
+            "stage": self.stage,
+            "recipe_sha256": self.recipe,
+            "parents": dict(self.parents),
+            "data_sha256": self.data,
+            "steps": steps,
+            "gama": package.__version__,
+            "code_sha256": self.code,
+            "parameters": dict(self.parameters),
+        }
+
+
+def trace(recipe: Recipe, parents: Mapping[str, Path], ledger: Mapping[str, Any]) -> Lineage:
+    """The lineage of a stage that is about to begin.
+
+    Args:
+        recipe: resolved, with the paths of its manifests.
+        parents: folder of the model that each part comes from.
+        ledger: see :func:`gama.training.objectives.describe`.
+    """
+    hashes = {folder: weights_sha256(folder) for folder in dict.fromkeys(parents.values())}
+    # where the manifests lie changes nothing about what is learned
+    resolved = recipe.resolved() | {"data": recipe.resolved()["data"] | {"manifests": len(recipe.data.manifests)}}
+    return Lineage(
+        stage=recipe.name,
+        recipe=hashlib.sha256(json.dumps(resolved, sort_keys=True, default=str).encode()).hexdigest(),
+        parents={part: hashes[folder] for part, folder in parents.items()},
+        data=files_sha256(map(Path, recipe.data.manifests)) if recipe.data.manifests else None,
+        code=files_sha256(sorted(Path(package.__file__).parent.rglob("*.py"))),
+        parameters=ledger,
+    )
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """The hash of some files' contents in order; a file named twice counts twice and is read once."""
+    digest, known = hashlib.sha256(), dict[Path, bytes]()
+    for path in paths:
+        if path not in known:
+            with path.open("rb") as opened:
+                known[path] = hashlib.file_digest(opened, "sha256").digest()
+        digest.update(known[path])
+    return digest.hexdigest()
+
+
+def require_same_origin(checkpoint: Path, lineage: Lineage) -> None:
+    """Refuse to go on where the parent or the rows are no longer those that the run began with.
+
+    Raises:
+        RecipeError: naming what has changed.
+    """
+    file = checkpoint / LINEAGE
+    if not file.is_file():
+        return
+    before, now = json.loads(file.read_text(encoding="utf-8")), lineage.entry(0)
+    for key, what in {"parents": "the model it started from", "data_sha256": "the content of its manifests"}.items():
+        if before[key] != now[key]:
+            raise RecipeError(
+                f"{checkpoint.parent}: {what} has changed since {checkpoint.name} was written",
+                "put it back, or train anew into another --output",
+            )
