@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gama import _registration
+from gama import _registration, bitsandbytes_import
 
 __version__ = "0.1.0"
 
@@ -72,3 +72,4 @@ def __dir__() -> list[str]:
 
 
 _registration.install()
+bitsandbytes_import.install()  # peft and transformers import it, too

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from gama.errors import AudioError
+from gama.products import product
 
 SAMPLE_RATE = 16_000  # Hz
 FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
 FFT_LENGTH = 512  # samples: the next power of two
 PREEMPHASIS = 0.97
+FILTER_SPLIT = FFT_LENGTH // 2  # of the real and imaginary parts: 4 kHz
 LOW_HZ = 20.0
 LOG_FLOOR = 1.1920928955078125e-07  # epsilon of float32, Kaldi's floor before the logarithm
 MEAN = -5.081  # of the log-mel over AudioSet (original: dataset mean)
 DOUBLE_STD = 4.4849  # the original divides by this
+PADDED = -MEAN / DOUBLE_STD  # a frame that is not there: 0 before normalisation
 
 
 def _mel(hertz: Tensor) -> Tensor:
@@ -64,15 +67,29 @@ class KaldiFbank(nn.Module):
         num_mel_bins: mel bins.
     """
 
-    dft: Tensor
-    filters: Tensor
+    window: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, num_frames: int = 1024, num_mel_bins: int = 128) -> None:
         super().__init__()
         self.num_frames = num_frames
+        self.num_mel_bins = num_mel_bins
         window = torch.hann_window(FRAME_LENGTH, periodic=False, dtype=torch.float32)
-        self.register_buffer("dft", dft_matrix(window), persistent=False)
-        self.register_buffer("filters", mel_filters(num_mel_bins), persistent=False)
+        self.register_buffer("window", window, persistent=False)
+        low, high = _halves(mel_filters(num_mel_bins))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+
+    @property
+    def dft(self) -> Tensor:
+        """The transform as :func:`dft_matrix`, for an exported graph, which has no fast one."""
+        return dft_matrix(self.window)
+
+    @property
+    def filters(self) -> Tensor:
+        """See :func:`mel_filters`."""
+        return mel_filters(self.num_mel_bins)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features of a batch.
@@ -90,33 +107,61 @@ class KaldiFbank(nn.Module):
                 f"waveform has shape {tuple(waveform.shape)}; expected (clips, samples) "
                 f"with at least {FRAME_LENGTH} samples (25 ms at 16 kHz)"
             )
-        log_mel = self.log_mel(self._centred(waveform.float(), lengths))
-        if lengths is not None:
-            frames = 1 + (lengths.to(log_mel.device) - FRAME_LENGTH) // FRAME_SHIFT
-            heard = torch.arange(log_mel.shape[1], device=log_mel.device) < frames.unsqueeze(1)
-            log_mel = torch.where(heard.unsqueeze(-1), log_mel, torch.zeros_like(log_mel))
-        missing = self.num_frames - log_mel.shape[1]
-        log_mel = nn.functional.pad(log_mel, (0, 0, 0, missing))
-        return (log_mel - MEAN) / DOUBLE_STD
-
-    def _centred(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
-            return waveform - waveform.mean(dim=1, keepdim=True)
-        lengths = lengths.to(waveform.device).unsqueeze(1)
-        heard = torch.arange(waveform.shape[1], device=waveform.device) < lengths
-        quiet = torch.where(heard, waveform, torch.zeros_like(waveform))
-        return torch.where(heard, quiet - quiet.sum(dim=1, keepdim=True) / lengths, quiet)
+            return self._features(waveform.float())
+        features = self._features(self._silenced(waveform.float(), lengths))
+        frames = 1 + (lengths.to(features.device) - FRAME_LENGTH) // FRAME_SHIFT
+        heard = torch.arange(self.num_frames, device=features.device) < frames.unsqueeze(1)
+        return features.masked_fill(~heard.unsqueeze(-1), PADDED)
 
-    def log_mel(self, waveform: Tensor) -> Tensor:
-        """(B, N) -> (B, T, M) log-mel of at most ``num_frames`` frames, not normalised."""
+    def _silenced(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        heard = torch.arange(waveform.shape[1], device=waveform.device) < lengths.to(waveform.device).unsqueeze(1)
+        return torch.where(heard, waveform, torch.zeros_like(waveform))
+
+    def _features(self, waveform: Tensor) -> Tensor:
+        """(B, N) -> (B, num_frames, M)."""
         used = FRAME_LENGTH + (self.num_frames - 1) * FRAME_SHIFT
-        frames = waveform[:, :used].unfold(1, FRAME_LENGTH, FRAME_SHIFT)
-        frames = frames - frames.mean(dim=-1, keepdim=True)
-        previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        spectrum = (frames - PREEMPHASIS * previous) @ self.dft
-        cosine, sine = spectrum.chunk(2, dim=-1)
-        mel = (cosine.square() + sine.square()) @ self.filters
-        return mel.clamp(min=LOG_FLOOR).log()
+        # on a CPU a clip at a time: what a batch needs would not stay in the cache
+        clips = waveform[:, :used].split(1 if waveform.device.type == "cpu" else len(waveform))
+        features = waveform.new_empty(len(waveform), self.num_frames, self.num_mel_bins)
+        for part, clip in zip(features.split(len(clips[0])), clips, strict=True):
+            log_mel = self._mel(clip).clamp_(min=LOG_FLOOR).log_()
+            part[:, : log_mel.shape[1]] = log_mel.sub_(MEAN).div_(DOUBLE_STD)
+            part[:, log_mel.shape[1] :] = PADDED
+        return features
+
+    def _mel(self, waveform: Tensor) -> Tensor:
+        """(B, N) -> (B, T, M) energies.
+
+        The clip's own mean, which Kaldi takes off first, goes with each frame's.
+        """
+        offset = waveform.unfold(1, FRAME_LENGTH, FRAME_SHIFT).mean(dim=2, keepdim=True)
+        # once for the clip in place of once a frame; a frame's own first sample differs, and its window is 0 there
+        emphasised = waveform.clone()
+        emphasised[:, 1:] -= PREEMPHASIS * waveform[:, :-1]
+        frames = emphasised.unfold(1, FRAME_LENGTH, FRAME_SHIFT) - (1.0 - PREEMPHASIS) * offset
+        padded = frames.new_zeros(*frames.shape[:2], FFT_LENGTH)
+        padded[..., :FRAME_LENGTH] = frames * self.window
+        # squares of real and imaginary parts side by side; the filters add them up
+        power = torch.view_as_real(torch.fft.rfft(padded)).flatten(2).square()
+        low, high = product(power[..., :FILTER_SPLIT], self.low), product(power[..., FILTER_SPLIT:-2], self.high)
+        mel = low.new_zeros(*low.shape[:2], self.num_mel_bins)
+        mel[..., : low.shape[2]] = low
+        mel[..., -high.shape[2] :] += high
+        return mel
+
+
+def _halves(filters: Tensor) -> tuple[Tensor, Tensor]:
+    """Filters (257, M) for powers in pairs, as (filters, bins) of the lower and upper half of the spectrum.
+
+    The first filters see nothing of the upper half and the last ones nothing of the lower: each half is multiplied by
+    the filters that see it, half of all products. The last bin is in no filter.
+    """
+    pairs = filters[:-1].repeat_interleave(2, dim=0).T
+    low, high = pairs[:, :FILTER_SPLIT], pairs[:, FILTER_SPLIT:]
+    count = int(low.any(dim=1).nonzero().max()) + 1
+    first = int(high.any(dim=1).nonzero().min())
+    return low[:count].contiguous(), high[first:].contiguous()
 
 
 @cache

@@ -14,6 +14,7 @@ INSTALL = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors"), _TORCH),
     **dict.fromkeys(("onnx", "onnxscript", "onnx_ir"), _EXPORT),
     "onnxruntime": "pip install onnxruntime, or onnxruntime-gpu in its place",
+    **dict.fromkeys(("optimum", "gptqmodel"), "pip install 'gama-audio[gptq]'"),
     "av": "pip install 'gama-audio[media]'",
 }
 """The command that installs each package which the default install may lack."""

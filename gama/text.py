@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # C0, DEL and C1 controls; Arabic letter mark, directional marks, embeddings and isolates; line and paragraph
 # separators; byte order mark and interlinear marks; surrogates, in which Python carries undecodable file name bytes.
@@ -17,6 +18,14 @@ def printable(text: str) -> str:
     Controls become ``\xNN`` (undecodable file name bytes too) or ``\uNNNN``; all other Unicode is left alone.
     """
     return _CONTROLS.sub(lambda match: _escape(ord(match.group())), text)
+
+
+def json_text(value: Any) -> str:
+    """JSON on one line: non-ASCII text as it is, control characters and surrogates escaped."""
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def _escape(code: int) -> str:

@@ -22,8 +22,9 @@ COMMANDS = {"ask": "ask", "chat": "chat", "eval": "evaluate"}
 
 KEYS = (
     *("model", "quant", "device", "dtype", "runtime", "provider"),
-    *("max_new_tokens", "temperature", "top_p", "seed", "template"),
+    *("preset", "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "template"),
     *("max_duration", "channel", "memory", "picture"),
+    *("batch_size", "threads", "cache", "cache_size"),
 )
 """Options of those commands that can have a default of one's own."""
 

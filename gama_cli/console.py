@@ -30,10 +30,9 @@ def fail(text: str, *, label: str = "error") -> None:
 
 def json_line(row: object) -> None:
     """One JSON object on one line of stdout: non-ASCII text as it is, control characters and surrogates escaped."""
-    import json
+    from gama.text import json_text
 
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    click.echo("".join(c if _printable(c) == c else f"\\u{ord(c):04x}" for c in text))
+    click.echo(json_text(row))
 
 
 @contextmanager

@@ -79,11 +79,11 @@ def convert(
 
     request = Request(audio=audio, base=base, tokenizer=tokenizer, dtype=dtype, **options)
     with console.progress(None, "MB hashed and written") as advance:
-        done = convert(request, out, advance=_in_megabytes(advance))
+        done = convert(request, out, advance=in_megabytes(advance))
     _tell(done, out, as_json)
 
 
-def _in_megabytes(advance: console.Advance) -> console.Advance:
+def in_megabytes(advance: console.Advance) -> console.Advance:
     seen = 0
 
     def megabytes(count: int) -> None:

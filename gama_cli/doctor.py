@@ -271,25 +271,44 @@ def bitsandbytes_kernels() -> Finding:
         return Finding(
             "4-bit and 8-bit weights", "problem", "bitsandbytes has no library here", _reinstall("bitsandbytes")
         )
+    status, value, mend = _four_bit(found)
+    return Finding("4-bit and 8-bit weights", status, f"bitsandbytes {found['version']}; on the CPU {value}", mend)
+
+
+def _four_bit(found: dict[str, Any]) -> tuple[Status, str, str | None]:
+    """How 4-bit weights are multiplied on the CPU: whether that is well, the words for it, and what mends it."""
+    if found["gama"]:
+        return "ok", f"4-bit weights are multiplied by gama's kernel for {found['gama']}", None
+    mend = "install a C compiler, such as: apt install gcc" if "compiler" in found["why"] else None
+    without = f"gama's own kernel, which is faster, is not there: {found['why']}"
+    if found["hub"]:
+        return "note", f"4-bit weights are multiplied by a kernel from a hub; {without}", mend
     if found["fused"]:
-        value = "on the CPU 4-bit weights are multiplied by the packaged AVX512-BF16 kernel"
-    else:
-        value = "on the CPU 4-bit weights are unpacked before they are multiplied: saves memory, not time"
-    return Finding(
-        "4-bit and 8-bit weights", "ok" if found["fused"] else "note", f"bitsandbytes {found['version']}; {value}"
-    )
+        return "note", f"4-bit weights are multiplied by bitsandbytes' AVX512-BF16 kernel; {without}", mend
+    return "note", f"4-bit weights are unpacked before they are multiplied, which is slow; {without}", mend
 
 
 def bitsandbytes_facts() -> dict[str, Any]:
-    """What bitsandbytes computes with on a CPU, when it is imported as gama imports it."""
+    """What 4-bit weights are multiplied by on a CPU, when bitsandbytes is imported as gama imports it."""
     from gama.bitsandbytes_import import import_bitsandbytes
 
     package = import_bitsandbytes()
+    from bitsandbytes.backends.cpu import ops
     from bitsandbytes.cextension import lib
     from bitsandbytes.functional import has_avx512bf16
 
+    from gama.quantization.kernels import Missing, kernel
+
     native = "ErrorHandler" not in type(lib).__name__
-    return {"version": package.__version__, "native": native, "fused": bool(native and has_avx512bf16())}
+    own = kernel()
+    return {
+        "version": package.__version__,
+        "native": native,
+        "fused": bool(native and has_avx512bf16()),
+        "hub": getattr(ops, "gemm_4bit_forward_kernel", None) is not None,
+        "gama": None if isinstance(own, Missing) else own.name,
+        "why": own.reason if isinstance(own, Missing) else "",
+    }
 
 
 def _aside(name: str) -> dict[str, Any]:

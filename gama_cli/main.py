@@ -44,10 +44,12 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
     "Train": {
         "prepare": CommandEntry("gama_cli.prepare", "prepare", "Make, check and convert training data."),
         "train": CommandEntry("gama_cli.train", "train", "Run one stage of a recipe."),
+        "plan": CommandEntry("gama_cli.plan", "plan", "Say what training a recipe will take."),
         "recipes": CommandEntry("gama_cli.recipes", "recipes", "List, show or copy the packaged recipes."),
     },
     "Measure": {
         "eval": CommandEntry("gama_cli.eval", "evaluate", "Answer a manifest and score the answers."),
+        "bench": CommandEntry("gama_cli.bench", "bench", "Time each stage of an answer against its limit."),
     },
     "Checkpoints": {
         "pull": CommandEntry("gama_cli.pull", "pull", "Fetch a named model, checked."),
@@ -55,6 +57,7 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
         "inspect": CommandEntry("gama_cli.inspect", "inspect", "Say what a checkpoint is and what it lacks."),
         "export": CommandEntry("gama_cli.export", "export", "Write ONNX graphs, a peft adapter or merged weights."),
         "convert": CommandEntry("gama_cli.convert", "convert", "Make a model folder of released checkpoints."),
+        "quantize": CommandEntry("gama_cli.quantize", "quantize", "Store a model's language model in 4 or 8 bits."),
     },
     "This machine": {
         "config": CommandEntry("gama_cli.config", "config", "Show or change the defaults of options."),

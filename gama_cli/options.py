@@ -5,6 +5,7 @@ Each decorator adds its options to a command; their values arrive as the keyword
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from gama.threads import threads
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,6 +35,27 @@ def fold_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         return None if value is None else tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of fold numbers such as 1,2,3.", ctx, param) from None
+
+
+def _allow_hub_kernels(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Callback of ``--allow-hub-kernels``: what imports bitsandbytes reads the environment."""
+    if value:
+        from gama.bitsandbytes_import import ALLOW
+
+        os.environ[ALLOW] = "1"
+
+
+def hub_kernels_option(command: Command) -> Command:
+    """No value: bitsandbytes may fetch a compiled CPU kernel from a hub."""
+    option = click.option(
+        "--allow-hub-kernels",
+        is_flag=True,
+        expose_value=False,
+        envvar="GAMA_ALLOW_HUB_KERNELS",
+        callback=_allow_hub_kernels,
+        help="Let bitsandbytes fetch a compiled CPU kernel from a hub and run it.",
+    )
+    return _stack(command, option)
 
 
 def model_options(command: Command) -> Command:
@@ -65,6 +89,7 @@ def model_options(command: Command) -> Command:
             show_default=True,
             help="Precision of the weights.",
         ),
+        hub_kernels_option,
     )
 
 
@@ -106,9 +131,15 @@ def runtime_options(command: Command) -> Command:
 
 
 def generation_options(command: Command) -> Command:
-    """``max_new_tokens: int, temperature: float, top_p: float, seed: int | None, template: str | None``."""
+    """``max_new_tokens: int, temperature: float, top_p: float, top_k: int, repetition_penalty: float,
+    seed: int | None, template: str | None``: how answers are written. ``--preset`` changes their defaults."""
     return _stack(
-        command,
+        _with_preset(command),
+        click.option(
+            "--preset",
+            metavar="NAME",
+            help="Settings of others: gama-paper. Options given beside it go before it.",
+        ),
         click.option(
             "--max-new-tokens",
             type=click.IntRange(min=1),
@@ -134,12 +165,115 @@ def generation_options(command: Command) -> Command:
             help="Sample among the likeliest tokens that together hold P of the probability.",
         ),
         click.option(
+            "--top-k",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            metavar="K",
+            help="Sample among the K likeliest tokens; 0 for all.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=FiniteRange(min=0, min_open=True),
+            default=1.0,
+            show_default=True,
+            metavar="R",
+            help="Above 1, words that were read or said are less likely.",
+        ),
+        click.option(
             "--seed",
             type=click.IntRange(min=0, max=2**63 - 1),
             metavar="S",
             help="Repeat the same samples.",
         ),
         click.option("--template", metavar="NAME", help="Prompt template. [default: the model's own]"),
+    )
+
+
+def _with_preset(command: Command) -> Command:
+    """The command with the values of ``--preset`` for every option that nobody gave."""
+
+    @functools.wraps(command)
+    def run(*args: Any, preset: str | None, **options: Any) -> Any:
+        if preset is not None:
+            options |= _of_preset(click.get_current_context(), preset)
+        return command(*args, **options)
+
+    return run  # type: ignore[return-value]
+
+
+def _of_preset(ctx: click.Context, name: str) -> dict[str, Any]:
+    """A preset on the command line goes before the settings file; one of the file goes beside what stands there."""
+    from gama.inference.sampling import preset
+
+    sources = click.core.ParameterSource
+    weaker = {sources.DEFAULT, sources.DEFAULT_MAP}
+    if ctx.get_parameter_source("preset") is sources.DEFAULT_MAP:
+        weaker = {sources.DEFAULT}
+    return {key: value for key, value in preset(name).items() if ctx.get_parameter_source(key) in weaker}
+
+
+def threads_option(command: Command) -> Command:
+    """``threads: int``: threads that compute."""
+    option = click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=threads,
+        show_default="one a physical core",
+        metavar="N",
+        help="Threads that compute.",
+    )
+    return _stack(command, option)
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Callback of ``--cache-size``: bytes."""
+    number, factor = value.strip().upper().removesuffix("B"), 1
+    if number[-1:] in _FACTORS:
+        number, factor = number[:-1], _FACTORS[number[-1]]
+    try:
+        size = float(number) * factor
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise click.BadParameter(f"{value!r} is not a size such as 500MB or 2GB.", ctx, param)
+    return int(size)
+
+
+def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of ``--cache``, which takes the word behind it for its folder."""
+    if value is not None and os.path.isfile(value):
+        raise click.BadParameter(f"{value!r} is a file; write --cache=DIR, or --cache behind all words.", ctx, param)
+    return value
+
+
+_FACTORS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+DEFAULT_CACHE = "the gama cache"
+"""The value of ``--cache`` without a folder."""
+
+
+def cache_options(command: Command) -> Command:
+    """``cache: str | None, cache_size: int``: where prefixes of clips are kept, and how many bytes of them."""
+    return _stack(
+        command,
+        click.option(
+            "--cache",
+            is_flag=False,
+            flag_value=DEFAULT_CACHE,
+            envvar="GAMA_CACHE",
+            metavar="[DIR]",
+            callback=_folder,
+            help="Keep on disk what the audio tower made of each clip; without DIR, in gama's cache folder.",
+        ),
+        click.option(
+            "--cache-size",
+            default="2GB",
+            show_default=True,
+            callback=_size,
+            metavar="SIZE",
+            help="Let the longest unused go above this size.",
+        ),
     )
 
 

@@ -25,12 +25,13 @@ LEVELS = [
         "gama.packages",
         "gama.quiet",
         "gama.text",
+        "gama.threads",
     },
-    {"gama.audio", "gama.fbank", "gama.prompt", "gama.model"},
-    {"gama.checkpoints", "gama.hub", "gama.data"},
+    {"gama.audio", "gama.fbank", "gama.products", "gama.prompt", "gama.model"},
+    {"gama.checkpoints", "gama.hub", "gama.data", "gama.quantization"},
     {"gama.inference", "gama.instant"},
     {"gama.chat"},
-    {"gama.training", "gama.export", "gama.evaluation", "gama.serving"},
+    {"gama.training", "gama.export", "gama.evaluation", "gama.bench", "gama.serving"},
     {"gama_cli"},
 ]
 
@@ -43,7 +44,13 @@ WITHOUT_TORCH = (
     "gama.data.scenes",
     "gama.instant",
     "gama.chat",
+    "gama.bench",
     "gama.home",
+    "gama.threads",
+    "gama.inference.asking",
+    "gama.inference.batches",
+    "gama.inference.fleet",
+    "gama.inference.memory",
     "gama_cli",
 )
 

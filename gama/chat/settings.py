@@ -35,6 +35,8 @@ class Settings:
         max_new_tokens: most tokens of an answer.
         temperature: 0 takes the likeliest token every time.
         top_p: sample among the likeliest tokens that together hold this probability.
+        top_k: sample among this many of the likeliest tokens; 0 for all.
+        repetition_penalty: above 1, words that were read or said are less likely.
         seed: repeats the same samples; None for chance.
         template: name of a prompt template; None for the model's own.
     """
@@ -43,6 +45,8 @@ class Settings:
     max_new_tokens: int = 200
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     template: str | None = None
 
@@ -106,6 +110,8 @@ _READ: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max_new_tokens": ("a whole number from 1 on", _whole(1)),
     "temperature": ("a number from 0 on", _number(lambda n: n >= 0)),
     "top_p": ("a number above 0 and at most 1", _number(lambda n: 0 < n <= 1)),
+    "top_k": ("a whole number from 0 on", _whole(0)),
+    "repetition_penalty": ("a number above 0", _number(lambda n: n > 0)),
     "seed": ("a whole number from 0 on, or none", _or_none(_whole(0))),
     "template": ("the name of a template, or none", _or_none(_template)),
 }

@@ -2,130 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gama import audio
 from gama.audio import Waveform
 from gama.errors import PromptError
+from gama.inference.answers import Answer, Heard, Span, opening, span
+from gama.inference.hearing import Asking, Clip, Request, asking, read, windows
+from gama.inference.prefixes import Prefixes, PrefixStore
+from gama.inference.sampling import Sampling
+from gama.inference.streaming import TextStream
 from gama.prompt import Segment, Turn, instruction, render
 
-Clip = str | Path | bytes | np.ndarray | Waveform
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen.
-
-    Attributes:
-        max_new_tokens: most tokens of an answer.
-        temperature: 0 takes the likeliest token every time.
-        top_p: sample among the likeliest tokens that together hold this probability.
-        seed: the same seed gives the same samples; None for chance.
-    """
-
-    max_new_tokens: int = 200
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
-        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1")
-
-
-def _require(fits: bool, what: str, given: float, expected: str) -> None:
-    if not fits:
-        raise PromptError(f"{what} is {given}, {expected} was expected")
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the model heard of a clip at once, and said about it.
-
-    Attributes:
-        start, end: the span in seconds of the file.
-        text: the answer about it.
-        finish: ``stop`` where the answer ended by itself, ``length`` where it was cut.
-        prompt_tokens, audio_tokens, new_tokens: ids read (audio included), of them audio, and written.
-        encode_s, first_token_s, total_s: seconds until the prefix, the first token and the end.
-    """
-
-    start: float
-    end: float
-    text: str
-    finish: Literal["stop", "length"]
-    prompt_tokens: int
-    audio_tokens: int
-    new_tokens: int
-    encode_s: float
-    first_token_s: float
-    total_s: float
-
-
-class Answer(str):
-    """An answer: text, with what was heard for it.
-
-    Attributes:
-        clips: the clips it is about.
-        heard: one entry a window; a clip of at most 10.24 s is one window.
-    """
-
-    clips: tuple[Waveform, ...]
-    heard: tuple[Heard, ...]
-
-    @classmethod
-    def of(cls, clips: Sequence[Waveform], heard: Sequence[Heard]) -> Answer:
-        """Join what was said about each window, each line naming its span where there are several."""
-        answer = cls("".join(_opening(h, len(heard), i) + h.text for i, h in enumerate(heard)))
-        answer.clips, answer.heard = tuple(clips), tuple(heard)
-        return answer
-
-    @property
-    def text(self) -> str:
-        """The answer as plain text."""
-        return str(self)
-
-
-def _opening(heard: Heard, windows: int, index: int) -> str:
-    if windows == 1:
-        return ""
-    return ("\n" if index else "") + f"[{heard.start:.1f}–{heard.end:.1f} s] "
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a question is put.
-
-    Attributes:
-        sampling: how tokens are chosen.
-        template: name of a prompt template; None for the model's own.
-        start, end: the span of each clip in seconds; a Waveform is a span already and takes none.
-        max_duration: seconds; longer clips are refused.
-        channel: ``mix`` or one channel of the clip (the released code takes 0).
-    """
-
-    sampling: Sampling = field(default_factory=Sampling)
-    template: str | None = None
-    start: float | None = None
-    end: float | None = None
-    max_duration: float = 1800.0
-    channel: Literal["mix"] | int = "mix"
-
-
-def asking(**options: Any) -> Asking:
-    """An :class:`Asking` from flat keyword arguments, those of :class:`Sampling` among them."""
-    names = set(Sampling.__dataclass_fields__)
-    sampling = Sampling(**{k: v for k, v in options.items() if k in names})
-    return Asking(sampling=sampling, **{k: v for k, v in options.items() if k not in names})
+if TYPE_CHECKING:
+    from gama.inference.batches import Reply
 
 
 @dataclass(frozen=True)
@@ -136,6 +30,7 @@ class Runtime:
         name: ``torch`` or ``onnxruntime``.
         device, dtype, quantization: of the language model.
         providers: of onnxruntime, in the order they are tried; empty where it computes nothing.
+        weight_bytes: all weights as they are held in memory; 0 where that is not known.
     """
 
     name: str
@@ -143,40 +38,20 @@ class Runtime:
     dtype: str
     quantization: str = "none"
     providers: tuple[str, ...] = ()
+    weight_bytes: int = 0
 
 
-class TextStream:
-    """Ids -> text as it grows, never splitting a character.
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads for one answer.
 
-    Args:
-        tokenizer: the language model's.
+    Attributes:
+        ids: with ``num_audio_tokens`` placeholders for each window.
+        windows: the waveforms they stand for, in reading order; each of at most 10.24 s.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.shown = 0  # characters already given out
-
-    def push(self, token: int) -> str:
-        """The text that this id completes; empty while a character is unfinished."""
-        self.ids.append(token)
-        text = self.text
-        if text.endswith("\ufffd"):
-            return ""
-        return self._give(text)
-
-    def finish(self) -> str:
-        """What is left, unfinished characters as the replacement character."""
-        return self._give(self.text)
-
-    def _give(self, text: str) -> str:
-        piece, self.shown = text[self.shown :], max(self.shown, len(text))
-        return piece
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    ids: tuple[int, ...]
+    windows: tuple[Waveform, ...]
 
 
 class Asker(ABC):
@@ -184,9 +59,14 @@ class Asker(ABC):
 
     Attributes:
         name: as it was asked for.
+        prefixes: what was heard lately, and on disk where :meth:`keep_prefixes` was called.
     """
 
     name: str
+
+    def __init__(self) -> None:
+        self.prefixes = Prefixes()
+        self._hearing_lock = threading.Lock()  # the next batch is heard while this one is answered
 
     # -- what runs the model says ------------------------------------------------------------------------------------
 
@@ -217,12 +97,29 @@ class Asker(ABC):
 
     @property
     @abstractmethod
+    def audio_token_id(self) -> int:
+        """The placeholder of a soft token."""
+
+    @property
+    @abstractmethod
     def tokenizer(self) -> Any:
         """The language model's tokenizer: ``decode(ids, skip_special_tokens=…, clean_up_tokenization_spaces=…)``."""
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """Segments -> ids, ``num_audio_tokens`` placeholders for each clip."""
+
+    def segments(self, turns: Sequence[Turn], template: str | None = None) -> Sequence[Segment]:
+        """Turns -> segments, by the template of that name, or else the model's own."""
+        return render(turns, template or self.template)
+
+    @abstractmethod
+    def hear(self, waveforms: Sequence[Waveform]) -> Any:
+        """The prefix of each waveform of at most 10.24 s: (clips, P, D); what was heard lately is not heard again."""
+
+    @abstractmethod
+    def hearing_key(self) -> str:
+        """Hash of all that a prefix depends on beside the sound: weights, precision, settings of the front end."""
 
     @abstractmethod
     def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> Any:
@@ -231,6 +128,10 @@ class Asker(ABC):
     @abstractmethod
     def _tokens(self, inputs: Any, sampling: Sampling) -> Iterator[int]:
         """The ids of the answer, the stopping one included."""
+
+    def said(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Heard]:
+        """Answers to several prompts, each as if it were alone."""
+        return [last(self._said(prompt, sampling)) for prompt in prompts]
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -241,29 +142,33 @@ class Asker(ABC):
             clips: path, ``-``, bytes, samples at 16 kHz or Waveform; a list for several in one prompt.
             question: what is asked.
             options: fields of :class:`Asking` and :class:`Sampling`, such as ``max_new_tokens``, ``temperature``,
-                ``start``, ``end``.
+                ``start``, ``end``; or ``preset``.
 
         Raises:
             AudioError: for a clip that cannot be read; it names the clip.
             PromptError: for an empty question, or one beyond the context.
         """
-        return _last(self.stream(clips, question, **options))
+        return last(self.stream(clips, question, **options))
 
     def stream(
         self, clips: Clip | Sequence[Clip] | None, question: str, **options: Any
     ) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as it is generated; the generator returns the :class:`Answer`."""
         how = asking(**options)
-        waveforms = self.read(clips, how)
-        groups = self._windows(waveforms, together=isinstance(clips, (list, tuple)))
+        waveforms = read(clips, how)
+        groups = windows(waveforms, together=isinstance(clips, (list, tuple)))
         heard: list[Heard] = []
         for index, group in enumerate(groups):
-            begun = Span(*span(group))
-            opening = _opening(begun.heard(), len(groups), index)
-            if opening:
-                yield opening
-            heard.append((yield from self._window(group, question, how)))
+            if begins := opening(*span(group), len(groups), index):
+                yield begins
+            heard.append((yield from self._said(self.prompt(group, question, how), how.sampling)))
         return Answer.of(waveforms, heard)
+
+    def ask_many(
+        self, clips: Clip | Sequence[Clip] | None, questions: Sequence[str], *, batch_size: int = 8, **options: Any
+    ) -> list[Answer]:
+        """Answer several questions about the same sound, which is heard and read once; otherwise as :meth:`ask`."""
+        return self._batched([clips] * len(questions), list(questions), batch_size, options)
 
     def batch(
         self, clips: Sequence[Clip], question: str | Sequence[str], *, batch_size: int = 8, **options: Any
@@ -278,86 +183,98 @@ class Asker(ABC):
         questions = [question] * len(clips) if isinstance(question, str) else list(question)
         if len(questions) != len(clips):
             raise PromptError(f"{len(questions)} question(s) for {len(clips)} clip(s)", "give one, or one a clip")
-        how = asking(**options)
-        waveforms = [self.read(clip, how)[0] for clip in clips]
-        jobs = [(i, group) for i, w in enumerate(waveforms) for group in self._windows([w], together=False)]
-        heard: list[list[Heard]] = [[] for _ in clips]
-        for first in range(0, len(jobs), batch_size):
-            part = jobs[first : first + batch_size]
-            for (index, _), said in zip(part, self._batch(part, questions, how), strict=True):
-                heard[index].append(said)
-        return [Answer.of([w], said) for w, said in zip(waveforms, heard, strict=True)]
+        return self._batched(list(clips), questions, batch_size, options)
 
-    def _batch(self, jobs: Sequence[tuple[int, list[Waveform]]], questions: Sequence[str], how: Asking) -> list[Heard]:
-        return [_last(self._window(group, questions[index], how)) for index, group in jobs]
+    def _batched(
+        self, clips: Sequence[Any], questions: Sequence[str], batch_size: int, options: dict[str, Any]
+    ) -> list[Answer]:
+        requests = [Request(clip, question) for clip, question in zip(clips, questions, strict=True)]
+        return [reply.answer_or_raise() for reply in self.replies(requests, batch_size=batch_size, **options)]
 
-    # -- hearing -----------------------------------------------------------------------------------------------------
+    def replies(self, requests: Iterable[Request], *, batch_size: int = 8, **options: Any) -> Iterator[Reply]:
+        """Answer requests in order, taking them as they are needed; what is wrong with one is its own reply."""
+        from gama.inference.batches import replies
 
-    def read(self, clips: Clip | Sequence[Clip] | None, how: Asking) -> list[Waveform]:
-        """Decode clips to waveforms, spans cut."""
-        if clips is None:
-            return []
-        if isinstance(clips, (list, tuple)) and not clips:
-            raise PromptError("an empty list of clips was given", "give clips, or None to ask without sound")
-        each: Sequence[Any] = clips if isinstance(clips, (list, tuple)) else [clips]
-        return [self._read(clip, how) for clip in each]
+        return replies(lambda: self, requests, asking(**options), batch_size=batch_size)
 
-    def _read(self, clip: Clip, how: Asking) -> Waveform:
-        if isinstance(clip, Waveform):
-            if how.start is not None or how.end is not None:
-                raise PromptError(
-                    f"a span was given for the decoded clip {clip.source}", "give the span to gama.audio.load"
-                )
-            return clip
-        rate = audio.SAMPLE_RATE if isinstance(clip, np.ndarray) else None
-        return audio.load(
-            clip, channel=how.channel, start=how.start, end=how.end, max_duration=how.max_duration, sampling_rate=rate
-        )
+    # -- prompts -----------------------------------------------------------------------------------------------------
 
-    def _windows(self, waveforms: Sequence[Waveform], *, together: bool) -> list[list[Waveform]]:
-        """What is heard at once: each window by itself, or every window of every clip in one prompt."""
-        windows = [window for waveform in waveforms for window in audio.windows(waveform)]
-        return [windows] if together or not windows else [[window] for window in windows]
+    def prompt(self, group: Sequence[Waveform], question: str, how: Asking) -> Prompt:
+        """One question about the windows of a group.
 
-    # -- one prompt --------------------------------------------------------------------------------------------------
+        Raises:
+            PromptError: for an empty question, or one beyond the context.
+        """
+        return Prompt(tuple(self._prompt(group, question, how)), tuple(group))
 
     def _prompt(self, group: Sequence[Waveform], question: str, how: Asking) -> list[int]:
         silent = bool(group) and all(w.is_silent for w in group)
         turn = Turn("user", instruction(question, silent=silent), clips=len(group))
-        ids = self.encode(render([turn], how.template or self.template))
-        room = self.context - len(ids)
-        if room < 1:
+        ids = self.encode(self.segments([turn], how.template))
+        self.require_room(len(ids), len(group))
+        return ids
+
+    def require_room(self, tokens: int, windows: int) -> None:
+        """Refuse a prompt that leaves no room for an answer.
+
+        Raises:
+            PromptError: it names the prompt's length and the context's.
+        """
+        if tokens >= self.context:
             raise PromptError(
-                f"the prompt has {len(ids)} tokens ({len(group)} clip window(s) of "
+                f"the prompt has {tokens} tokens ({windows} clip window(s) of "
                 f"{self.num_audio_tokens} each), the model's context holds {self.context}",
                 "ask a shorter question, or about less sound (--from, --to)",
             )
-        return ids
 
-    def _window(self, group: list[Waveform], question: str, how: Asking) -> Generator[str, None, Heard]:
+    def limited(self, sampling: Sampling, tokens: int) -> Sampling:
+        """The same with no more new tokens than the context has room for."""
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.context - tokens))
+
+    def _said(self, prompt: Prompt, sampling: Sampling, inputs: Any = None) -> Generator[str, None, Heard]:
+        """Yield one answer in pieces; the generator returns it whole.
+
+        Args:
+            prompt: what is read.
+            sampling: how to choose.
+            inputs: the prompt as :meth:`_tokens` needs it, where it is prepared already.
+        """
         begun = time.perf_counter()
-        ids = self._prompt(group, question, how)
-        inputs = self._read_in(ids, group)
+        inputs = self._read_in(list(prompt.ids), prompt.windows) if inputs is None else inputs
         encoded = time.perf_counter()
         stream = TextStream(self.tokenizer)
-        sampling = replace(how.sampling, max_new_tokens=min(how.sampling.max_new_tokens, self.context - len(ids)))
+        stops = set(self.stop_ids)
         first, count, finish = 0.0, 0, "length"
-        for token in self._tokens(inputs, sampling):
+        for token in self._tokens(inputs, self.limited(sampling, len(prompt.ids))):
             first = first or time.perf_counter()
             count += 1
-            if token in self.stop_ids:
+            if token in stops:
                 finish = "stop"
                 break
             if piece := stream.push(token):
                 yield piece
         if piece := stream.finish():
             yield piece
-        facts = Span(*span(group), len(ids), len(group) * self.num_audio_tokens)
+        facts = Span(*span(prompt.windows), len(prompt.ids), len(prompt.windows) * self.num_audio_tokens)
         times = (encoded - begun, (first or encoded) - begun, time.perf_counter() - begun)
         return facts.heard(stream.text, finish, count, times)
 
+    def whole(self, ids: Iterable[int]) -> str:
+        """The text of an answer's ids, as it would have been streamed."""
+        stream = TextStream(self.tokenizer)
+        for token in ids:
+            stream.push(token)
+        stream.finish()
+        return stream.text
 
-def _last(pieces: Generator[str, None, Any]) -> Any:
+    # -- prefixes ----------------------------------------------------------------------------------------------------
+
+    def keep_prefixes(self, store: PrefixStore) -> None:
+        """Keep prefixes on disk, too, so that no clip is heard twice by the same model."""
+        self.prefixes.store = store
+
+
+def last(pieces: Generator[str, None, Any]) -> Any:
     """What a generator returns, its pieces passed over."""
     while True:
         try:
@@ -366,27 +283,5 @@ def _last(pieces: Generator[str, None, Any]) -> Any:
             return end.value
 
 
-@dataclass(frozen=True)
-class Span:
-    """The facts of a prompt that do not depend on its answer: see :class:`Heard`."""
-
-    start: float
-    end: float
-    prompt_tokens: int = 0
-    audio_tokens: int = 0
-
-    def heard(
-        self, text: str = "", finish: Any = "stop", new: int = 0, times: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    ) -> Heard:
-        """The whole entry."""
-        return Heard(self.start, self.end, text, finish, self.prompt_tokens, self.audio_tokens, new, *times)
-
-
-def span(group: Sequence[Waveform]) -> tuple[float, float]:
-    """The span of one window in its file; of several heard together, from 0 to how long they are."""
-    if len(group) == 1:
-        return group[0].start, group[0].start + group[0].duration
-    return 0.0, sum(window.duration for window in group)
-
-
-__all__ = ["Answer", "Asker", "Asking", "Clip", "Heard", "Runtime", "Sampling", "TextStream", "asking"]
+__all__ = ["Answer", "Asker", "Asking", "Clip", "Heard", "Prompt", "Runtime", "Sampling", "Span", "TextStream"]
+__all__ += ["asking", "span"]

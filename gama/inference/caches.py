@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from gama.audio import Waveform
-from gama.inference.asking import Asker, Sampling
+from gama.inference.asking import Asker
+from gama.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from gama.inference.engine import Gama
@@ -28,10 +30,18 @@ class Cache(Protocol):
         """Keep the first positions alone."""
 
     def prepare(self, ids: Sequence[int], windows: Sequence[Waveform]) -> Any:
-        """Hear what stands in the rest of a prompt: the ids after those held, and the windows they stand for."""
+        """Hear what stands in the rest of a prompt: the windows of the ids after those held.
 
-    def tokens(self, prepared: Any, sampling: Sampling) -> Iterator[int]:
-        """The ids of the answer, the stopping one included; the cache grows with what is read."""
+        Args:
+            ids: of the whole prompt.
+            windows: of what is not held.
+        """
+
+    def tokens(self, prepared: Any, sampling: Sampling) -> Generator[int, None, None]:
+        """The ids of the answer, the stopping one included.
+
+        The cache holds all that was read when the generator has ended or was closed.
+        """
 
 
 class TorchCache:
@@ -44,8 +54,10 @@ class TorchCache:
     def __init__(self, gama: Gama) -> None:
         from transformers import DynamicCache
 
+        from gama.inference.steps import new_cache as roomy
+
         self._gama = gama
-        self._cache = DynamicCache() if is_cuttable(gama) else None
+        self._cache = roomy(gama.model) or DynamicCache() if is_cuttable(gama) else None
 
     @property
     def length(self) -> int:
@@ -55,25 +67,27 @@ class TorchCache:
         if self._cache is not None and length < self.length:
             self._cache.crop(length - self.length)
 
-    def prepare(self, ids: Sequence[int], windows: Sequence[Waveform]) -> dict[str, Any]:
+    def prepare(self, ids: Sequence[int], windows: Sequence[Waveform]) -> tuple[dict[str, Any], list[int]]:
         import torch
 
         device = self._gama.model.device
         inputs: dict[str, Any] = {
-            "input_ids": torch.tensor([list(ids)], device=device),
-            "attention_mask": torch.ones(1, self.length + len(ids), dtype=torch.long, device=device),
+            "input_ids": torch.tensor([list(ids[self.length :])], device=device),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long, device=device),
         }
         if self._cache is not None:
             inputs["past_key_values"] = self._cache
         if windows:
             inputs["audio_features"] = self._gama.hear(windows)
-        return inputs
+        return inputs, list(ids)
 
-    def tokens(self, prepared: dict[str, Any], sampling: Sampling) -> Iterator[int]:
+    def tokens(self, prepared: tuple[dict[str, Any], list[int]], sampling: Sampling) -> Generator[int, None, None]:
         from gama.inference.decoding import decode
 
-        for token in decode(self._gama.model, prepared, sampling, self._gama.stop_ids):
-            yield int(token)
+        inputs, ids = prepared
+        with closing(decode(self._gama.model, inputs, sampling, self._gama.stop_ids, told=[ids])) as tokens:
+            for token in tokens:
+                yield int(token)
 
 
 class InstantCache:
@@ -97,7 +111,7 @@ class InstantCache:
     def prepare(self, ids: Sequence[int], windows: Sequence[Waveform]) -> tuple[list[int], Any]:
         return list(ids), np.concatenate(list(self._instant.hear(windows))) if windows else None
 
-    def tokens(self, prepared: tuple[list[int], Any], sampling: Sampling) -> Iterator[int]:
+    def tokens(self, prepared: tuple[list[int], Any], sampling: Sampling) -> Generator[int, None, None]:
         return self._instant.language.generate(*prepared, sampling, self._instant.stop_ids, self._past)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from gama.inference.asking import Sampling, TextStream
+from gama.inference.sampling import Sampling
+from gama.inference.steps import Steps, steps_for
+from gama.inference.streaming import TextStream
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
@@ -27,10 +31,12 @@ def decode(
     sampling: Sampling,
     stop_ids: Sequence[int],
     limits: Sequence[int] | None = None,
-) -> Iterator[Tensor]:
+    told: Sequence[Sequence[int]] | None = None,
+) -> Generator[Tensor, None, None]:
     """Yield the next id of each row (B,), until every row has stopped or ``max_new_tokens`` are made.
 
-    A row that has stopped yields its last id on.
+    A row that has stopped yields its last id on. Rows are drawn each by a generator of its own, so that a row of a
+    batch is drawn as it would be alone.
 
     Args:
         model: the model.
@@ -39,54 +45,107 @@ def decode(
         sampling: how to choose.
         stop_ids: ids that end an answer.
         limits: most tokens of each row, where rows have less room than ``max_new_tokens``.
+        told: the whole prompt of each row, for the repetition penalty; by default what ``input_ids`` hold.
     """
-    generator = torch.Generator(device=model.device)
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(sampling.seed)
-    warpers = _warpers(sampling)
-    stops = torch.tensor(list(stop_ids), device=model.device)
-    ends = torch.tensor([sampling.max_new_tokens] * len(inputs["input_ids"]) if limits is None else list(limits))
-    ends = ends.to(model.device)
-    placeholder = model.config.audio_token_id
+    rows = len(inputs["input_ids"])
+    ends = [sampling.max_new_tokens] * rows if limits is None else list(limits)
+    stops = set(stop_ids)
+    choose = _Choice(model, sampling, _text_of(inputs, model.config.audio_token_id) if told is None else told)
     mask = inputs["attention_mask"]
     ids = inputs["input_ids"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    step = {**inputs, "position_ids": positions, "use_cache": True, "logits_to_keep": 1}
-    stopped = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
+    output = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+    logits, cache = output.logits, output.past_key_values
+    most = min(max(ends), sampling.max_new_tokens)
+    steps: Steps | None = None
+    stopped = [False] * rows
     last = ids[:, -1]
-    for made in range(1, sampling.max_new_tokens + 1):
-        output = model(**step)
-        scores = output.logits[:, -1].float()
-        if placeholder < scores.shape[-1]:
-            scores[:, placeholder] = -math.inf  # it stands for sound and is never an answer
-        if sampling.temperature > 0:
+    try:
+        for made in range(1, sampling.max_new_tokens + 1):
+            still = torch.tensor(stopped, device=last.device)
+            last = torch.where(still, last, choose(logits[:, -1]))
+            yield last
+            said = last.tolist()
+            stopped = [s or t in stops or made >= end for s, t, end in zip(stopped, said, ends, strict=True)]
+            if all(stopped):
+                return
+            if steps is None:
+                steps = steps_for(model, cache, mask, most - made)
+            logits = steps(last, [not s for s in stopped])
+    finally:
+        if steps is not None:
+            steps.close()
+
+
+def _text_of(inputs: dict[str, Any], audio_token_id: int) -> list[list[int]]:
+    """The text ids of each row, without placeholders and padding."""
+    ids = inputs["input_ids"].tolist()
+    masks = inputs["attention_mask"][:, -len(ids[0]) :].tolist()
+    return [
+        [i for i, seen in zip(row, mask, strict=True) if seen and i != audio_token_id]
+        for row, mask in zip(ids, masks, strict=True)
+    ]
+
+
+@dataclass
+class _Choice:
+    """Scores (B, V) -> ids (B,)."""
+
+    model: Any
+    sampling: Sampling
+    told: Sequence[Sequence[int]]
+    _seen: Tensor | None = field(default=None, init=False)  # (B, V): what was read and said
+    _generators: list[torch.Generator] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.warpers = _warpers(self.sampling)
+        self.placeholder = self.model.config.audio_token_id
+        if self.sampling.temperature > 0:
+            self._generators = [_generator(self.model.device, self.sampling.seed) for _ in self.told]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        scores = logits.float()
+        if self.placeholder < scores.shape[-1]:
+            scores[:, self.placeholder] = -math.inf  # it stands for sound and is never an answer
+        scores = self._penalised(scores)
+        if self.sampling.temperature > 0:
             # from the largest down: a tiny temperature then gives -inf, never inf - inf
-            chances = warpers(ids, scores - scores.amax(-1, keepdim=True)).softmax(-1)
-            chosen = torch.multinomial(chances, 1, generator=generator).squeeze(1)
+            chances = self.warpers(None, scores - scores.amax(-1, keepdim=True)).softmax(-1)
+            drawn = [torch.multinomial(c, 1, generator=g) for c, g in zip(chances, self._generators, strict=True)]
+            chosen = torch.cat(drawn)
         else:
             chosen = scores.argmax(-1)
-        last = torch.where(stopped, last, chosen)
-        yield last
-        stopped = stopped | torch.isin(last, stops) | (ends <= made)
-        if bool(stopped.all()):
-            return
-        # a stopped row reads on without growing: its positions stay within the context
-        mask = torch.cat([mask, (~stopped).to(mask.dtype).unsqueeze(1)], dim=1)
-        step = {
-            "input_ids": last.unsqueeze(1),
-            "attention_mask": mask,
-            "position_ids": mask.sum(-1, keepdim=True) - 1,
-            "past_key_values": output.past_key_values,
-            "use_cache": True,
-        }
+        if self._seen is not None:
+            self._seen.scatter_(1, chosen.unsqueeze(1), True)
+        return chosen
+
+    def _penalised(self, scores: Tensor) -> Tensor:
+        penalty = self.sampling.repetition_penalty
+        if penalty == 1:
+            return scores
+        if self._seen is None:
+            self._seen = torch.zeros_like(scores, dtype=torch.bool)
+            for row, ids in zip(self._seen, self.told, strict=True):
+                # a placeholder stands for no text, and may lie beyond the vocabulary
+                row[torch.tensor([i for i in ids if i != self.placeholder], dtype=torch.long)] = True
+        return torch.where(self._seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def _generator(device: torch.device, seed: int | None) -> torch.Generator:
+    generator = torch.Generator(device=device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
     warpers = LogitsProcessorList()
     if sampling.temperature > 0:
         warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        if sampling.top_k > 0:
+            warpers.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1.0:
             warpers.append(TopPLogitsWarper(sampling.top_p))
     return warpers

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from gama.audio import Waveform
-from gama.inference.asking import Answer, Asker, Asking, Heard, Runtime, Sampling, Span, TextStream, asking, span
+from gama.inference.asking import (
+    Answer,
+    Asker,
+    Asking,
+    Heard,
+    Prompt,
+    Runtime,
+    Sampling,
+    Span,
+    TextStream,
+    asking,
+    span,
+)
 from gama.inference.decoding import decode
 from gama.inference.loading import load_model
+from gama.inference.prefixes import Stored, digest
+from gama.inference.sharing import Sharing, sharing
+from gama.inference.steps import new_cache
 from gama.instant.frontend import FrontEnd
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.prompt import Segment
+from gama.prompt import Segment, Turn
+from gama.quantization.settings import held, weight_bytes
 
 Quantization = Literal["none", "8bit", "4bit"]
 
-_KEPT_PREFIXES = 64  # clips whose prefix is remembered
+_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Gama(Asker):
@@ -30,7 +48,7 @@ class Gama(Asker):
         model: the transformers model.
         processor: text and clips to its inputs.
         name: as it was asked for.
-        quantization: ``none``, ``8bit`` or ``4bit``.
+        quantization: ``none``, ``8bit``, ``4bit`` or ``gptq``.
         frontend: an exported audio front end that hears in place of the model's own tower.
     """
 
@@ -40,9 +58,10 @@ class Gama(Asker):
         processor: GamaProcessor,
         *,
         name: str = "",
-        quantization: Quantization = "none",
+        quantization: str = "none",
         frontend: FrontEnd | None = None,
     ) -> None:
+        super().__init__()
         if frontend is not None:
             config = model.config
             frontend.check(config.num_audio_tokens, config.text_config.hidden_size, name or "the language model")
@@ -51,25 +70,54 @@ class Gama(Asker):
         self.name = name
         self.quantization = quantization
         self.frontend = frontend
-        self._prefixes: dict[str, torch.Tensor] = {}
         self._tower_state: tuple[tuple[int, int], ...] = ()
+        self._hearing_key = ""
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def hear(self, waveforms: Sequence[Waveform]) -> torch.Tensor:
         """The prefix of each waveform of at most 10.24 s: (clips, 96, D); what was heard lately is not heard again."""
+        with self._hearing_lock:
+            self._notice_changes()
+            prefixes = self.prefixes.gather(
+                [w.sha256 for w in waveforms],
+                lambda indices: self._heard([waveforms[i] for i in indices]),
+                model=self.hearing_key,
+                pack=_stored,
+                unpack=self._restored,
+            )
+            return torch.stack(prefixes)
+
+    def hearing_key(self) -> str:
+        """Hash of the tower's weights, their precision, the device's kind and the settings of the front end."""
+        self._notice_changes()
+        if not self._hearing_key:
+            config = self.model.config.to_dict()
+            facts = {key: config.get(key) for key in ("encoder_config", "qformer_config", "aggregator")}
+            facts |= {"front end": self.processor.feature_extractor.to_dict(), "device": self.model.device.type}
+            heard_by = list(self._weights()) if self.frontend is None else list(self.frontend.contents())
+            self._hearing_key = digest([json.dumps(facts, sort_keys=True, default=str), *heard_by])
+        return self._hearing_key
+
+    def _notice_changes(self) -> None:
+        """Forget what was heard where the tower was trained on, or moved to another device."""
         state = tuple((p.data_ptr(), p._version) for p in self._hearing())
-        if state != self._tower_state:  # trained on, or moved to another device
-            self._prefixes, self._tower_state = {}, state
-        new = {w.sha256: w for w in waveforms if w.sha256 not in self._prefixes}
-        if new:
-            for key, prefix in zip(new, self._heard(list(new.values())), strict=True):
-                self._prefixes[key] = prefix
-        prefixes = torch.stack([self._prefixes[w.sha256] for w in waveforms])
-        for key in list(self._prefixes)[:-_KEPT_PREFIXES]:
-            del self._prefixes[key]
-        return prefixes
+        if state != self._tower_state:
+            self.prefixes.clear()
+            self._tower_state, self._hearing_key = state, ""
+
+    def _weights(self) -> Iterator[bytes | memoryview | str]:
+        state = self.model.state_dict()
+        for name in sorted(name for name in state if not name.startswith("language_model.")):
+            tensor = state[name].detach().cpu().contiguous()
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+            yield tensor.reshape(-1).view(torch.uint8).numpy().data
+
+    def _restored(self, stored: Stored) -> torch.Tensor:
+        dtype = _PRECISIONS[stored.precision]
+        values = torch.from_numpy(np.array(stored.values))  # a copy: what was read cannot be written to
+        return (values.view(dtype) if dtype == torch.bfloat16 else values).to(self.model.device)
 
     def _hearing(self) -> Iterator[torch.Tensor]:
         """The weights that a prefix depends on."""
@@ -91,7 +139,7 @@ class Gama(Asker):
         """PyTorch, and onnxruntime where it runs the audio tower."""
         dtype = str(self.model.audio_tower.encoder.position.dtype).removeprefix("torch.")
         providers = () if self.frontend is None else self.frontend.providers
-        return Runtime("torch", str(self.model.device), dtype, self.quantization, providers)
+        return Runtime("torch", str(self.model.device), dtype, self.quantization, providers, weight_bytes(self.model))
 
     @property
     def context(self) -> int:
@@ -116,6 +164,11 @@ class Gama(Asker):
         return self.model.config.num_audio_tokens
 
     @property
+    def audio_token_id(self) -> int:
+        """The placeholder of a soft token."""
+        return self.model.config.audio_token_id
+
+    @property
     def tokenizer(self) -> Any:
         """The language model's tokenizer."""
         return self.processor.tokenizer
@@ -124,11 +177,15 @@ class Gama(Asker):
         """Segments -> ids, ``num_audio_tokens`` placeholders for each clip."""
         return self.processor.encode(segments)
 
+    def segments(self, turns: Sequence[Turn], template: str | None = None) -> Sequence[Segment]:
+        """Turns -> segments, by the template of that name, or else the model's own chat template where it has one."""
+        if template is not None or not self.processor.chat_template:
+            return super().segments(turns, template)
+        messages = [{"role": turn.role, "content": _parts(turn)} for turn in turns]
+        return self.processor.render_template(messages, self.processor.chat_template, True)
+
     def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> dict[str, Any]:
-        inputs = self._inputs([ids])
-        if group:
-            inputs["audio_features"] = self.hear(group)
-        return inputs
+        return self._with_sound(self._inputs([ids]), group)
 
     def _tokens(self, inputs: dict[str, Any], sampling: Sampling) -> Iterator[int]:
         for token in decode(self.model, inputs, sampling, self.stop_ids):
@@ -136,41 +193,82 @@ class Gama(Asker):
 
     # -- several at a time ---------------------------------------------------------------------------------------------
 
-    def _batch(self, jobs: Sequence[tuple[int, list[Waveform]]], questions: Sequence[str], how: Asking) -> list[Heard]:
+    def said(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Heard]:
+        """Answers to several prompts, each as if it were alone; what they begin with in common is read once."""
         begun = time.perf_counter()
-        prompts = [self._prompt(group, questions[index], how) for index, group in jobs]
-        inputs = self._inputs(prompts)
-        inputs["audio_features"] = self.hear([window for _, group in jobs for window in group])
+        if windows := list({w.sha256: w for prompt in prompts for w in prompt.windows}.values()):
+            self.hear(windows)
         encoded = time.perf_counter()
-        limits = [min(how.sampling.max_new_tokens, self.context - len(p)) for p in prompts]
-        rows: list[list[int]] = [[] for _ in jobs]
-        finish = ["length"] * len(jobs)
+        shared = sharing(prompts, self.audio_token_id, self.num_audio_tokens)
+        inputs = self._together(prompts) if shared is None else self._continued(prompts, shared)
+        limits = [self.limited(sampling, len(prompt.ids)).max_new_tokens for prompt in prompts]
+        stops = set(self.stop_ids)
+        rows: list[list[int]] = [[] for _ in prompts]
+        finish = ["length"] * len(prompts)
         first = 0.0
-        for tokens in decode(self.model, inputs, how.sampling, self.stop_ids, limits):
+        for tokens in decode(self.model, inputs, sampling, self.stop_ids, limits, [p.ids for p in prompts]):
             first = first or time.perf_counter()
             for row, token in enumerate(tokens.tolist()):
                 if finish[row] == "length" and len(rows[row]) < limits[row]:
                     rows[row].append(token)
-                    finish[row] = "stop" if token in self.stop_ids else "length"
+                    finish[row] = "stop" if token in stops else "length"
         times = (encoded - begun, (first or encoded) - begun, time.perf_counter() - begun)
-        tokenizer = self.processor.tokenizer
-        heard = []
-        for (_, group), prompt, ids, end in zip(jobs, prompts, rows, finish, strict=True):
-            text = tokenizer.decode(
-                [i for i in ids if i not in self.stop_ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        return [
+            Span(*span(p.windows), len(p.ids), len(p.windows) * self.num_audio_tokens).heard(
+                self.whole(i for i in ids if i not in stops), end, len(ids), times
             )
-            facts = Span(*span(group), len(prompt), len(group) * self.num_audio_tokens)
-            heard.append(facts.heard(text, end, len(ids), times))
-        return heard
+            for p, ids, end in zip(prompts, rows, finish, strict=True)
+        ]
+
+    def _together(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        return self._with_sound(self._inputs([p.ids for p in prompts]), [w for p in prompts for w in p.windows])
+
+    @torch.inference_mode()
+    def _continued(self, prompts: Sequence[Prompt], shared: Sharing) -> dict[str, Any]:
+        """Read the shared beginnings, and give what is left of each prompt to be read after its own."""
+        leaders = [prompts[row] for row in shared.leaders]
+        inputs = self._with_sound(
+            self._inputs([p.ids[: shared.length] for p in leaders]),
+            [w for p in leaders for w in p.windows[: self._clips_in(p.ids[: shared.length])]],
+        )
+        if "past_key_values" not in inputs:
+            return self._together(prompts)
+        positions = torch.arange(shared.length, device=self.model.device).unsqueeze(0)
+        cache = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_select_indices(torch.tensor(shared.beginning, device=self.model.device))
+        rest = self._inputs([p.ids[shared.length :] for p in prompts])
+        read = rest["attention_mask"].new_ones(len(prompts), shared.length)
+        rest |= {"attention_mask": torch.cat([read, rest["attention_mask"]], dim=1), "past_key_values": cache}
+        left = [w for p in prompts for w in p.windows[self._clips_in(p.ids[: shared.length]) :]]
+        return self._with_sound(rest, left)
+
+    def _clips_in(self, ids: Sequence[int]) -> int:
+        return ids.count(self.audio_token_id) // self.num_audio_tokens
+
+    def _with_sound(self, inputs: dict[str, Any], windows: Sequence[Waveform]) -> dict[str, Any]:
+        return inputs | {"audio_features": self.hear(windows)} if windows else inputs
 
     def _inputs(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         longest = max(map(len, prompts))
         fill = self.processor.tokenizer.pad_token_id or 0
         device = self.model.device
-        return {
+        inputs: dict[str, Any] = {
             "input_ids": torch.tensor([[fill] * (longest - len(p)) + list(p) for p in prompts], device=device),
             "attention_mask": torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device),
         }
+        cache = new_cache(self.model)
+        return inputs if cache is None else inputs | {"past_key_values": cache}
+
+
+def _parts(turn: Turn) -> list[dict[str, str]]:
+    return [{"type": "audio"}] * turn.clips + [{"type": "text", "text": turn.text}]
+
+
+def _stored(prefix: torch.Tensor) -> Stored:
+    name = str(prefix.dtype).removeprefix("torch.")
+    values = prefix.detach().cpu()
+    bits = values.view(torch.uint16) if name == "bfloat16" else values
+    return Stored(bits.numpy(), "bfloat16" if name == "bfloat16" else "float16" if name == "float16" else "float32")
 
 
 def load(
@@ -196,7 +294,7 @@ def load(
         MissingPackageError: when quantization is asked for without bitsandbytes.
     """
     model, processor = load_model(name_or_dir, quant=quant, device=device, dtype=dtype)
-    return Gama(model, processor, name=str(name_or_dir or "mini"), quantization=quant, frontend=frontend)
+    return Gama(model, processor, name=str(name_or_dir or "mini"), quantization=held(model), frontend=frontend)
 
 
 __all__ = ["Answer", "Asking", "Gama", "Heard", "Sampling", "TextStream", "asking", "load"]

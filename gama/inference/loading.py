@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from gama.bitsandbytes_import import import_bitsandbytes
+from gama.checkpoints.apart import TOWER, is_apart, joined
 from gama.checkpoints.bundled import model_folder
 from gama.errors import CheckpointError, DeviceError, GamaError, MissingPackageError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.quiet import quiet_casts, quiet_loading
+from gama.quantization.kinds import agreed, stored
+from gama.quiet import quiet_loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COMPLAINTS = {
@@ -25,7 +28,6 @@ _COMPLAINTS = {
     "unexpected_keys": "holds unknown",
     "mismatched_keys": "has other shapes for",
 }
-_QUANTIZATIONS = ("none", "8bit", "4bit")
 # what transformers raises for a folder whose configuration or weights make no sense
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ArithmeticError, ImportError),
@@ -68,47 +70,29 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def quantization_config(quant: str, dtype: torch.dtype) -> Any:
-    """What transformers needs to quantize the language model alone while loading; None for ``none``."""
-    if quant not in _QUANTIZATIONS:
-        raise GamaError(f"no quantization is called {quant!r}", f"give {', '.join(_QUANTIZATIONS)}")
-    if quant == "none":
-        return None
-    import_bitsandbytes()
-    quiet_casts()
-    from transformers import BitsAndBytesConfig
-
-    skip = ["audio_tower", "lm_head"]
-    if quant == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=skip,
-    )
-
-
 def load_model(
-    name_or_dir: str | Path | None, *, quant: str, device: str, dtype: str
+    name_or_dir: str | Path | None, *, quant: str, device: str, dtype: str, adapter: bool = True
 ) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
-    """See :func:`gama.inference.engine.load`."""
+    """See :func:`gama.inference.engine.load`; ``adapter`` says whether LoRA beside the weights is applied."""
     folder = model_folder(name_or_dir)
     _check_type(folder)
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
-    quantized = quantization_config(quant, precision)
-    extra: dict[str, Any] = {} if quantized is None else {"quantization_config": quantized}
-    if (folder / "adapter_config.json").is_file():
+    kept = stored(folder)
+    held = agreed(folder, quant)
+    extra = _quantizing(held, kept, precision)
+    if adapter and (folder / "adapter_config.json").is_file():
         with suppress(MissingPackageError):
             import_bitsandbytes()  # before peft imports it, and lets it ask a hub for a kernel
     try:
-        with quiet_loading(progress=sys.stderr.isatty() and _weight_bytes(folder) >= _SLOW):
+        with (
+            joined(folder, adapter=adapter) as whole,
+            quiet_loading(progress=sys.stderr.isatty() and _weight_bytes(whole) >= _SLOW),
+        ):
             model, info = GamaForConditionalGeneration.from_pretrained(
-                folder,
+                whole,
                 dtype=precision,
-                device_map={"": target} if quantized is not None or target.type != "cpu" else None,
+                device_map={"": target} if held != "none" or target.type != "cpu" else None,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -117,12 +101,50 @@ def load_model(
                 **extra,
             )
             _check(info, folder)
+            if is_apart(folder):
+                _put_tower(model, folder)
             processor = GamaProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder}: the model cannot be loaded: {reason}") from error
+    if held in ("4bit", "8bit"):
+        from gama.quantization.linear import settle, without_scales
+
+        _check({"missing_keys": [f"{name} (its scales)" for name in without_scales(model)]}, folder)
+        settle(model, precision)
     model.eval()
     return model, processor
+
+
+def _quantizing(held: str, kept: str, precision: torch.dtype) -> dict[str, Any]:
+    """What ``from_pretrained`` is given beside the folder, which itself says what its weights are stored in."""
+    if held == "none":
+        return {}
+    if held == "gptq":
+        from gama.quantization.gptq import check_packages
+
+        check_packages()
+        return {}
+    from gama.quantization import nf4
+    from gama.quantization.settings import settings
+
+    config = settings(held, precision)
+    nf4.install()
+    return {} if kept != "none" else {"quantization_config": config}
+
+
+def _put_tower(model: GamaForConditionalGeneration, folder: Path) -> None:
+    """Give a model that was read from its base the audio tower of its own folder."""
+    own = load_file(folder / TOWER)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("language_model.")}
+    if wrong := set(own) ^ set(state):
+        raise CheckpointError(f"{folder / TOWER}: {len(wrong)} weight(s) are missing or too many: {min(wrong)}")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(
+                f"{folder / TOWER}: {_described((name, tuple(tensor.shape), tuple(state[name].shape)))}"
+            )
+        state[name].copy_(tensor)
 
 
 def _check_type(folder: Path) -> None:

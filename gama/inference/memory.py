@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from gama.audio import Waveform
-from gama.errors import PromptError
-from gama.inference.asking import Asker, Asking, Sampling, TextStream, asking
+from gama.inference.asking import Asker
 from gama.inference.caches import Cache, is_cuttable, new_cache
+from gama.inference.hearing import asking
+from gama.inference.streaming import TextStream
 from gama.inference.turns import Finish, Said, Spoken, never
-from gama.prompt import Clip, Segment, Turn, instruction, render
+from gama.prompt import Turn, instruction
 
 Key = int | tuple[str, int]
 """What a position depends on: an id, or the place in a clip of that hash."""
@@ -93,23 +95,10 @@ class Memory:
         Raises:
             PromptError: for an empty question or an unknown template.
         """
-        worded = [replace(turn, text=_words(turn)) for turn in turns]
-        segments = self._segments(worded, template)
-        ids = tuple(self.asker.encode(segments))
+        worded = [Turn(turn.role, _words(turn), len(turn.windows)) for turn in turns]
+        ids = tuple(self.asker.encode(self.asker.segments(worded, template)))
         windows = tuple(window for turn in turns for window in turn.windows)
-        return Prompt(ids, windows, _keys(ids, windows, self._placeholder, self.asker.num_audio_tokens))
-
-    @property
-    def _placeholder(self) -> int:
-        return self.asker.encode([Clip()])[0]
-
-    def _segments(self, turns: Sequence[Spoken], template: str | None) -> Sequence[Segment]:
-        processor = getattr(self.asker, "processor", None)
-        if processor is not None and processor.chat_template and template is None:
-            messages = [{"role": turn.role, "content": _parts(turn)} for turn in turns]
-            rendered: Sequence[Segment] = processor.render_template(messages, processor.chat_template, True)
-            return rendered
-        return render([Turn(t.role, t.text, len(t.windows)) for t in turns], template or self.asker.template)
+        return Prompt(ids, windows, _keys(ids, windows, self.asker.audio_token_id, self.asker.num_audio_tokens))
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
@@ -121,7 +110,7 @@ class Memory:
         Args:
             turns: the conversation; the last one asks.
             stopped: asked before every token.
-            options: fields of :class:`~gama.inference.decoding.Sampling`, and ``template``.
+            options: fields of :class:`~gama.inference.sampling.Sampling`, and ``template``.
 
         Raises:
             PromptError: for a prompt beyond the context.
@@ -129,19 +118,19 @@ class Memory:
         begun = time.perf_counter()
         how = asking(**options)
         prompt = self.prompt(turns, how.template)
-        self._require_room(prompt)
+        self.asker.require_room(len(prompt.ids), len(prompt.windows))
         strand, shared = self._taken(prompt)
-        prepared = strand.cache.prepare(prompt.ids[shared:], prompt.windows[self._heard(prompt, shared) :])
+        prepared = strand.cache.prepare(prompt.ids, prompt.windows[self._heard(prompt, shared) :])
         encoded = time.perf_counter()
         stream = TextStream(self.asker.tokenizer)
         made: list[int] = []
         finish: Finish = "interrupted"
         first = encoded
         if not stopped():
-            tokens = strand.cache.tokens(prepared, self._limited(how, prompt))
-            made.append(next(tokens))
-            first = time.perf_counter()
-            finish = yield from self._rest(tokens, made, stream, stopped)
+            with closing(strand.cache.tokens(prepared, self.asker.limited(how.sampling, len(prompt.ids)))) as tokens:
+                made.append(next(tokens))
+                first = time.perf_counter()
+                finish = yield from self._rest(tokens, made, stream, stopped)
         if piece := stream.finish():
             yield piece
         # only here: a strand whose computation broke off in the middle is never kept
@@ -173,18 +162,6 @@ class Memory:
             if following is None:
                 return "length"
             made.append(following)
-
-    def _require_room(self, prompt: Prompt) -> None:
-        if len(prompt.ids) >= self.context:
-            raise PromptError(
-                f"the prompt has {len(prompt.ids)} tokens ({len(prompt.windows)} clip window(s) of "
-                f"{self.asker.num_audio_tokens} each), the model's context holds {self.context}",
-                "ask a shorter question, or about less sound",
-            )
-
-    def _limited(self, how: Asking, prompt: Prompt) -> Sampling:
-        room = self.context - len(prompt.ids)
-        return replace(how.sampling, max_new_tokens=min(how.sampling.max_new_tokens, room))
 
     def _heard(self, prompt: Prompt, shared: int) -> int:
         """How many windows stand within the first positions."""
@@ -226,10 +203,6 @@ def _words(turn: Spoken) -> str:
     if turn.role != "user":
         return turn.text
     return instruction(turn.text, silent=bool(turn.windows) and all(w.is_silent for w in turn.windows))
-
-
-def _parts(turn: Spoken) -> list[dict[str, str]]:
-    return [{"type": "audio"}] * len(turn.windows) + [{"type": "text", "text": turn.text}]
 
 
 def _keys(ids: Sequence[int], windows: Sequence[Waveform], placeholder: int, each: int) -> tuple[Key, ...]:

@@ -29,6 +29,7 @@ def load(
     runtime: Literal["torch"],
     frontend: str | Path | None = None,
     provider: str = "auto",
+    threads: int | None = None,
 ) -> Gama: ...
 
 
@@ -42,6 +43,7 @@ def load(
     runtime: Literal["onnx"],
     frontend: str | Path | None = None,
     provider: str = "auto",
+    threads: int | None = None,
 ) -> Instant: ...
 
 
@@ -55,6 +57,7 @@ def load(
     runtime: RuntimeName = "auto",
     frontend: str | Path | None = None,
     provider: str = "auto",
+    threads: int | None = None,
 ) -> Asker: ...
 
 
@@ -67,6 +70,7 @@ def load(
     runtime: RuntimeName = "auto",
     frontend: str | Path | None = None,
     provider: str = "auto",
+    threads: int | None = None,
 ) -> Asker:
     """Load a model: the packaged gama-mini by default.
 
@@ -79,6 +83,8 @@ def load(
             the folder has the graphs and nothing else here asks for torch.
         frontend: a folder of ``gama export onnx``, which hears in place of the model's own audio tower.
         provider: of onnxruntime; see :func:`gama.instant.providers.choose`.
+        threads: that compute on a CPU. By default onnxruntime takes :func:`gama.threads.threads`, and PyTorch is left
+            as it is, for it has one setting for the whole process.
 
     Returns:
         A :class:`~gama.instant.engine.Instant` on onnxruntime, a :class:`~gama.inference.engine.Gama` (which has the
@@ -93,15 +99,20 @@ def load(
     if runtime == "onnx" and asks:
         raise GamaError(f"{asks} was asked for, which onnxruntime does not do here", "--runtime torch")
     onnx = runtime == "onnx" or (runtime == "auto" and not asks and has_instant_graphs(model_folder(name_or_dir)))
-    heard = _front_end(frontend, provider)
+    heard = _front_end(frontend, provider, threads)
     if onnx:
         from gama.instant import engine as instant
 
         # a model this small is faster on the CPU than a GPU is ready
-        return instant.load(name_or_dir, provider="cpu" if provider == "auto" else provider, frontend=heard)
+        chosen = "cpu" if provider == "auto" else provider
+        return instant.load(name_or_dir, provider=chosen, frontend=heard, threads=threads)
     with explained():
+        import torch
+
         from gama.inference import engine
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     return engine.load(name_or_dir, quant=quant, device=device, dtype=dtype, frontend=heard)
 
 
@@ -114,12 +125,12 @@ def _asks_for_torch(quant: str, device: str, dtype: str) -> str:
     return f"dtype {dtype}" if dtype not in ("auto", "float32") else ""
 
 
-def _front_end(place: str | Path | None, provider: str) -> FrontEnd | None:
+def _front_end(place: str | Path | None, provider: str, threads: int | None) -> FrontEnd | None:
     if place is None:
         return None
     from gama.instant.frontend import open_front_end
 
-    return open_front_end(place, provider)
+    return open_front_end(place, provider, num_threads=threads)
 
 
 __all__ = ["load"]

@@ -12,9 +12,12 @@ import numpy as np
 from gama.audio import Waveform
 from gama.checkpoints.bundled import model_folder
 from gama.errors import CheckpointError
-from gama.inference.asking import Asker, Runtime, Sampling
+from gama.inference.answers import Heard
+from gama.inference.asking import Asker, Prompt, Runtime, Sampling, last
+from gama.inference.prefixes import Stored, digest
+from gama.inference.sharing import sharing
 from gama.instant.frontend import Float, FrontEnd, open_front_end
-from gama.instant.language import InstantLanguageModel
+from gama.instant.language import InstantLanguageModel, Past
 from gama.instant.providers import session
 from gama.instant.tokenizer import InstantTokenizer
 from gama.instant.weights import WEIGHTS, header_hash
@@ -23,7 +26,7 @@ from gama.prompt import Segment
 FRONT_END = "front_end.onnx"
 LANGUAGE_MODEL = "language_model.onnx"
 
-_KEPT_PREFIXES = 64  # clips whose prefix is remembered
+_Inputs = tuple[list[int], Float | None, Past | None]
 
 
 def has_instant_graphs(folder: Path) -> bool:
@@ -39,11 +42,19 @@ class Instant(Asker):
         name: as it was asked for.
         provider: of onnxruntime; see :func:`gama.instant.providers.choose`.
         frontend: an exported front end in place of the folder's own.
+        threads: that hear; :func:`gama.threads.threads` by default.
     """
 
     def __init__(
-        self, folder: Path, *, name: str = "", provider: str = "cpu", frontend: FrontEnd | None = None
+        self,
+        folder: Path,
+        *,
+        name: str = "",
+        provider: str = "cpu",
+        frontend: FrontEnd | None = None,
+        threads: int | None = None,
     ) -> None:
+        super().__init__()
         _check_files(folder)
         self.name = name
         # one thread: its products are too small to share
@@ -62,9 +73,9 @@ class Instant(Asker):
             bos_ids=self._facts["bos_ids"],
             eos_id=self._facts["eos_id"],
         )
-        self.frontend = frontend or open_front_end(folder / FRONT_END, provider, quick=True)
+        self.frontend = frontend or open_front_end(folder / FRONT_END, provider, quick=True, num_threads=threads)
         self.frontend.check(self._facts["num_audio_tokens"], self._facts["hidden_size"], name or str(folder))
-        self._prefixes: dict[str, Float] = {}
+        self._hearing_key = ""
 
     # -- what Asker needs ----------------------------------------------------------------------------------------------
 
@@ -95,6 +106,11 @@ class Instant(Asker):
         return int(self._facts["num_audio_tokens"])
 
     @property
+    def audio_token_id(self) -> int:
+        """The placeholder of a soft token."""
+        return int(self._facts["audio_token_id"])
+
+    @property
     def language(self) -> InstantLanguageModel:
         """The language model's graph."""
         return self._language
@@ -108,24 +124,58 @@ class Instant(Asker):
         """Segments -> ids, ``num_audio_tokens`` placeholders for each clip."""
         return self._tokenizer.encode(segments)
 
-    def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> tuple[list[int], Float | None]:
-        return ids, np.concatenate(list(self.hear(group))) if group else None
+    def said(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Heard]:
+        """Answers to several prompts, one after the other; what they begin with in common is read once."""
+        shared = sharing(prompts, self.audio_token_id, self.num_audio_tokens)
+        if shared is None:
+            return super().said(prompts, sampling)
+        begun = [self._beginning(prompts[row], shared.length) for row in shared.leaders]
+        return [
+            self._after(begun[index].copy(), prompt, sampling)
+            for prompt, index in zip(prompts, shared.beginning, strict=True)
+        ]
 
-    def _tokens(self, inputs: tuple[list[int], Float | None], sampling: Sampling) -> Iterator[int]:
-        return self._language.generate(*inputs, sampling, self.stop_ids)
+    def _beginning(self, prompt: Prompt, length: int) -> Past:
+        past, ids = self._language.begin(), prompt.ids[:length]
+        windows = prompt.windows[: ids.count(self.audio_token_id) // self.num_audio_tokens]
+        self._language.read(ids, self._prefix(windows), past)
+        return past
+
+    def _after(self, past: Past, prompt: Prompt, sampling: Sampling) -> Heard:
+        left = prompt.windows[prompt.ids[: past.length].count(self.audio_token_id) // self.num_audio_tokens :]
+        inputs = (list(prompt.ids), self._prefix(left), past)
+        heard: Heard = last(self._said(prompt, sampling, inputs))
+        return heard
+
+    def _prefix(self, windows: Sequence[Waveform]) -> Float | None:
+        return np.concatenate(list(self.hear(windows))) if windows else None
+
+    def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> _Inputs:
+        return ids, self._prefix(group), None
+
+    def _tokens(self, inputs: _Inputs, sampling: Sampling) -> Iterator[int]:
+        ids, prefix, past = inputs
+        return self._language.generate(ids, prefix, sampling, self.stop_ids, past)
 
     # -- hearing -------------------------------------------------------------------------------------------------------
 
     def hear(self, waveforms: Sequence[Waveform]) -> Float:
         """The prefix of each waveform of at most 10.24 s: (clips, 96, D); what was heard lately is not heard again."""
-        new = {w.sha256: w for w in waveforms if w.sha256 not in self._prefixes}
-        if new:
-            for key, prefix in zip(new, self.frontend.prefix([w.samples for w in new.values()]), strict=True):
-                self._prefixes[key] = prefix
-        prefixes = np.stack([self._prefixes[w.sha256] for w in waveforms])
-        for key in list(self._prefixes)[:-_KEPT_PREFIXES]:
-            del self._prefixes[key]
-        return prefixes
+        with self._hearing_lock:
+            prefixes = self.prefixes.gather(
+                [w.sha256 for w in waveforms],
+                lambda indices: self.frontend.prefix([waveforms[i].samples for i in indices]),
+                model=self.hearing_key,
+                pack=Stored,
+                unpack=lambda stored: stored.values,
+            )
+            return np.stack(prefixes)
+
+    def hearing_key(self) -> str:
+        """Hash of the front end's graph, its weights, and what computes them."""
+        if not self._hearing_key:
+            self._hearing_key = digest(["onnxruntime", self.runtime.device, *self.frontend.contents()])
+        return self._hearing_key
 
 
 def _check_files(folder: Path) -> None:
@@ -143,7 +193,13 @@ def _facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no graph of gama export instant") from error
 
 
-def load(name_or_dir: str | Path | None = None, *, provider: str = "cpu", frontend: FrontEnd | None = None) -> Instant:
+def load(
+    name_or_dir: str | Path | None = None,
+    *,
+    provider: str = "cpu",
+    frontend: FrontEnd | None = None,
+    threads: int | None = None,
+) -> Instant:
     """Load a model that has instant graphs: the packaged gama-mini by default.
 
     Raises:
@@ -151,7 +207,8 @@ def load(name_or_dir: str | Path | None = None, *, provider: str = "cpu", fronte
         DeviceError: for a provider this machine does not have.
     """
     folder = model_folder(name_or_dir)
-    return Instant(folder, name=str(name_or_dir or "mini"), provider=provider, frontend=frontend)
+    name = str(name_or_dir or "mini")
+    return Instant(folder, name=name, provider=provider, frontend=frontend, threads=threads)
 
 
 __all__ = ["Instant", "has_instant_graphs", "load"]

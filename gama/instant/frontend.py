@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FILE = "prefix.onnx"
+_WEIGHTS = (".data", ".safetensors")  # external data of a graph
 MIN_SAMPLES = 400  # one frame of 25 ms at 16 kHz
 
 Float = NDArray[np.float32]
@@ -54,6 +55,13 @@ class FrontEnd:
         """onnxruntime's providers, the one that computes first."""
         return tuple(self.opened.get_providers())
 
+    def contents(self) -> Iterator[bytes]:
+        """The graph, and the files of weights beside it."""
+        yield self.path.read_bytes()
+        for file in sorted(self.path.parent.iterdir()):
+            if file.suffix in _WEIGHTS:
+                yield file.read_bytes()
+
     @property
     def metadata(self) -> dict[str, str]:
         """What the export wrote into the graph: model, lineage, licence, precision."""
@@ -72,8 +80,10 @@ class FrontEnd:
             )
 
 
-def open_front_end(place: str | Path, provider: str = "auto", *, quick: bool = False) -> FrontEnd:
-    """Open ``prefix.onnx`` of a folder, or the file itself; ``quick`` is that of :func:`session`.
+def open_front_end(
+    place: str | Path, provider: str = "auto", *, quick: bool = False, num_threads: int | None = None
+) -> FrontEnd:
+    """Open ``prefix.onnx`` of a folder, or the file itself; the rest is that of :func:`session`.
 
     Raises:
         CheckpointError: no such file, or a graph of another kind.
@@ -81,7 +91,7 @@ def open_front_end(place: str | Path, provider: str = "auto", *, quick: bool = F
     """
     path = Path(place)
     path = path / FILE if path.is_dir() else path
-    opened = session(path, provider, quick=quick)
+    opened = session(path, provider, quick=quick, num_threads=num_threads)
     inputs, outputs = ([v.name for v in side] for side in (opened.get_inputs(), opened.get_outputs()))
     if inputs != ["waveform", "lengths"] or outputs != ["prefix"]:
         raise CheckpointError(

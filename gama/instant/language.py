@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from gama.errors import CheckpointError
 if TYPE_CHECKING:
     import onnxruntime
 
-    from gama.inference.asking import Sampling
+    from gama.inference.sampling import Sampling
 
 Float = NDArray[np.float32]
 
@@ -38,6 +38,10 @@ class Past:
     def cut(self, length: int) -> None:
         """Keep the first positions alone."""
         self.values = self.values[..., :length, :]
+
+    def copy(self) -> Past:
+        """The same to go on from in another way; nothing is copied, for nothing is written to."""
+        return Past(self.values)
 
 
 class InstantLanguageModel:
@@ -70,6 +74,23 @@ class InstantLanguageModel:
         """Nothing read yet."""
         return Past(self._empty)
 
+    def read(self, ids: Sequence[int], prefix: Float | None, past: Past) -> Float:
+        """Read on: the scores (V,) of what may follow.
+
+        Args:
+            ids: what comes after ``past``, placeholders included.
+            prefix: (R, D) soft tokens for those placeholders in reading order; None without any.
+            past: grows by the ids.
+        """
+        feeds = {
+            "input_ids": np.array([ids], dtype=np.int64),
+            "prefix": self._no_prefix if prefix is None else prefix,
+            "past": past.values,
+        }
+        logits, past.values = self._opened.run(["logits", "present"], feeds)
+        scores: Float = logits[0]
+        return scores
+
     def generate(
         self,
         ids: Sequence[int],
@@ -77,42 +98,56 @@ class InstantLanguageModel:
         sampling: Sampling,
         stop_ids: Sequence[int],
         past: Past | None = None,
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         """The ids of the answer one by one, the stopping one included.
 
         Args:
             ids: the prompt, placeholders included.
-            prefix: (R, D) soft tokens for the placeholders in reading order; None without any.
+            prefix: (R, D) soft tokens in reading order for the placeholders that ``past`` does not hold; None
+                without any.
             sampling: how to choose.
             stop_ids: ids that end the answer.
-            past: what stands before ``ids``; grows with every id that is read.
+            past: the first positions of the prompt, not all of them; grows with every id that is read.
         """
         past = past or self.begin()
         # importing numpy.random takes longer than a greedy answer's ids
         chance = np.random.default_rng(sampling.seed) if sampling.temperature > 0 else None
-        step = np.array([ids], dtype=np.int64)
-        rows = self._no_prefix if prefix is None else prefix
-        for _ in range(sampling.max_new_tokens):
-            feeds = {"input_ids": step, "prefix": rows, "past": past.values}
-            logits, past.values = self._opened.run(["logits", "present"], feeds)
-            token = self._chosen(logits[0], sampling, chance)
+        known = [i for i in ids if i != self._audio_token_id]
+        scores = self.read(ids[past.length :], prefix, past)
+        for made in range(1, sampling.max_new_tokens + 1):
+            token = self._chosen(scores, sampling, chance, known)
             yield token
-            if token in stop_ids:
+            if token in stop_ids or made == sampling.max_new_tokens:
                 return
-            step, rows = np.array([[token]], dtype=np.int64), self._no_prefix
+            known.append(token)
+            scores = self.read([token], None, past)
 
-    def _chosen(self, scores: Float, sampling: Sampling, chance: np.random.Generator | None) -> int:
+    def _chosen(
+        self, scores: Float, sampling: Sampling, chance: np.random.Generator | None, known: Sequence[int]
+    ) -> int:
         if self._audio_token_id < len(scores):
             scores[self._audio_token_id] = -np.inf  # it stands for sound
+        if sampling.repetition_penalty != 1:
+            scores = penalised(scores, known, sampling.repetition_penalty)
         if chance is None:
             return int(scores.argmax())
         return int(chance.choice(len(scores), p=probabilities(scores, sampling)))
 
 
+def penalised(scores: Float, known: Sequence[int], penalty: float) -> Float:
+    """Scores (V,) with those of ``known`` ids divided by a penalty, or multiplied by it where they lie below 0."""
+    changed, ids = scores.copy(), np.unique(np.asarray(known, dtype=np.int64))
+    changed[ids] = np.where(scores[ids] < 0, scores[ids] * np.float32(penalty), scores[ids] / np.float32(penalty))
+    return changed
+
+
 def probabilities(scores: Float, sampling: Sampling) -> NDArray[np.float64]:
-    """Scores (V,) -> probabilities (V,) at a temperature, of the likeliest tokens that together hold ``top_p``."""
+    """Scores (V,) -> probabilities (V,) at a temperature, of the ``top_k`` likeliest tokens and, of those, of the
+    likeliest that together hold ``top_p``."""
     with np.errstate(over="ignore"):  # a tiny temperature gives -inf: probability 0
         chances = np.exp((scores.astype(np.float64) - scores.max()) / sampling.temperature)
+    if 0 < sampling.top_k < len(chances):
+        chances[chances < np.partition(chances, -sampling.top_k)[-sampling.top_k]] = 0.0
     chances /= chances.sum()
     if sampling.top_p < 1:
         order = np.argsort(-chances, kind="stable")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gama.errors import CheckpointError, DeviceError, MissingPackageError
+from gama.threads import threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -83,13 +83,6 @@ def _mend(provider: str) -> str:
     return "install the onnxruntime build that has it, or --provider cpu"
 
 
-def threads() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def session(
     path: Path, wanted: str = "auto", *, num_threads: int | None = None, quick: bool = False
 ) -> onnxruntime.InferenceSession:
@@ -98,7 +91,7 @@ def session(
     Args:
         path: the ONNX file; external data is found beside it.
         wanted: see :func:`choose`.
-        num_threads: threads inside an operator; the cores of this process by default.
+        num_threads: threads inside an operator; :func:`gama.threads.threads` by default.
         quick: fold constants and fuse nothing: a small model opens sooner and runs as fast.
 
     Raises:

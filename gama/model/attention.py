@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gama.model.configuration import GamaQFormerConfig
+from gama.products import LayerNorm, Linear, attend, linear_gelu
 
 
 class Attention(nn.Module):
@@ -22,20 +23,18 @@ class Attention(nn.Module):
         width = config.hidden_size
         self.heads = config.num_attention_heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(context_width or width, width)
-        self.value = nn.Linear(context_width or width, width)
-        self.proj = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.query = Linear(width, width)
+        self.key = Linear(context_width or width, width)
+        self.value = Linear(context_width or width, width)
+        self.proj = Linear(width, width)
+        self.norm = LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (B, Q, D), context (B, T, C) -> (B, Q, D)."""
         source = x if context is None else context
         rate = self.dropout if self.training else 0.0
-        heard = F.scaled_dot_product_attention(
-            self._split(self.query(x)), self._split(self.key(source)), self._split(self.value(source)), dropout_p=rate
-        )
-        merged = self.proj(heard.transpose(1, 2).flatten(2))
+        query, key, value = (self._split(t) for t in (self.query(x), self.key(source), self.value(source)))
+        merged = self.proj(attend(query, key, value, rate))
         return self.norm(F.dropout(merged, self.dropout, self.training) + x)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -48,10 +47,10 @@ class FeedForward(nn.Module):
     def __init__(self, config: GamaQFormerConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.fc2(F.gelu(self.fc1(x)))
+        inner = self.fc2(linear_gelu(self.fc1, x))
         return self.norm(F.dropout(inner, self.dropout, self.training) + x)

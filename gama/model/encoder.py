@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gama.model.attending import learn_to_attend, learns_slowly
 from gama.model.configuration import GamaEncoderConfig
+from gama.products import LayerNorm, Linear, attend, direct, linear_gelu, product
 
 
 class EncoderOutput(NamedTuple):
@@ -31,7 +33,14 @@ class LinearPatches(nn.Module):
         self.proj = nn.Conv2d(1, config.hidden_size, config.patch_size, stride=config.patch_size)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image)
+        # few products on which everything rests: in float32 whatever the weights are held in
+        weight, bias = self.proj.weight.float(), self.proj.bias
+        if bias is None or not direct(image.float(), weight):
+            return self.proj(image.to(self.proj.weight.dtype))
+        side = weight.shape[-1]
+        patches = image.float().squeeze(1).unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)
+        seen = product(patches.flatten(3), weight.flatten(1))
+        return (seen + bias).permute(0, 3, 1, 2)
 
 
 class ConvStem(nn.Module):
@@ -56,7 +65,7 @@ class ConvStem(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.contiguous(memory_format=torch.channels_last)
+        x = image.to(next(self.convs.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         last = len(self.convs) - 1
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x))
@@ -72,22 +81,22 @@ class EncoderLayer(nn.Module):
         width = config.hidden_size
         self.heads = config.num_attention_heads
         self.dropout = config.dropout
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.fc1 = nn.Linear(width, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, width)
+        self.norm1 = LayerNorm(width, eps=config.layer_norm_eps)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
+        self.norm2 = LayerNorm(width, eps=config.layer_norm_eps)
+        self.fc1 = Linear(width, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + F.dropout(self._attend(self.norm1(x)), self.dropout, self.training)
-        return x + F.dropout(self.fc2(F.gelu(self.fc1(self.norm2(x)))), self.dropout, self.training)
+        return x + F.dropout(self.fc2(linear_gelu(self.fc1, self.norm2(x))), self.dropout, self.training)
 
     def _attend(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        heard = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(heard.transpose(1, 2).reshape(batch, length, width))
+        heard = learn_to_attend(q, k, v) if learns_slowly(q) else attend(q, k, v)
+        return self.proj(heard)
 
 
 class GamaEncoder(nn.Module):
@@ -105,8 +114,8 @@ class GamaEncoder(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, frequency * time, config.hidden_size))
         self.modality = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.tap_norms = nn.ModuleList(nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.taps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.tap_norms = nn.ModuleList(LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.taps)
 
     def forward(self, fbank: Tensor, *, taps: bool = False, first_patch: int = 0) -> EncoderOutput:
         """Encode.
@@ -119,9 +128,9 @@ class GamaEncoder(nn.Module):
         Returns:
             ``last`` (B, F*T, D) and the taps in the configured order.
         """
-        image = fbank.transpose(1, 2).unsqueeze(1).to(self.position.dtype)
-        grid = self.patches(image)
+        grid = self.patches(fbank.transpose(1, 2).unsqueeze(1))
         x = grid.flatten(2).transpose(1, 2) + self._positions(first_patch, grid.shape[-1]) + self.modality
+        x = x.float()  # what the layers add up; half precision would lose what each adds
         tapped: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
             x = layer(x)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gama.model.attention import Attention, FeedForward
 from gama.model.configuration import GamaQFormerConfig
+from gama.products import LayerNorm
 
 
 class QFormerLayer(nn.Module):
@@ -47,9 +48,9 @@ class GamaQFormer(nn.Module):
     def __init__(self, config: GamaQFormerConfig, context_width: int, context_eps: float, time: int) -> None:
         super().__init__()
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.hidden_size))
-        self.feature_norm = nn.LayerNorm(context_width, eps=context_eps)
+        self.feature_norm = LayerNorm(context_width, eps=context_eps)
         self.time_positions = nn.Parameter(waves(time, context_width)) if config.time_positions else None
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(
             QFormerLayer(config, context_width, index) for index in range(config.num_hidden_layers)
         )
@@ -59,7 +60,7 @@ class GamaQFormer(nn.Module):
         features = self.feature_norm(features)
         if self.time_positions is not None:
             features = features + self.time_positions
-        queries = self.norm(self.query_tokens).expand(features.shape[0], -1, -1)
+        queries = self.norm(self.query_tokens.float()).expand(features.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, features)
         return queries

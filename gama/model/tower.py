@@ -12,6 +12,7 @@ from gama.model.aggregator import GamaAggregator
 from gama.model.configuration import GamaConfig, GamaQFormerConfig
 from gama.model.encoder import GamaEncoder
 from gama.model.qformer import GamaQFormer
+from gama.products import Linear, linear_gelu
 
 
 class TowerOutput(NamedTuple):
@@ -43,11 +44,11 @@ class Projector(nn.Module):
         super().__init__()
         self.width = (width,)
         self.eps = eps
-        self.fc1 = nn.Linear(width, text_width)
-        self.fc2 = nn.Linear(text_width, text_width)
+        self.fc1 = Linear(width, text_width)
+        self.fc2 = Linear(text_width, text_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(F.layer_norm(x, self.width, eps=self.eps))))
+        return self.fc2(linear_gelu(self.fc1, F.layer_norm(x, self.width, eps=self.eps)))
 
 
 class LinearProjector(nn.Module):
@@ -57,7 +58,7 @@ class LinearProjector(nn.Module):
         super().__init__()
         self.width = (width,)
         self.eps = eps
-        self.fc = nn.Linear(width, text_width)
+        self.fc = Linear(width, text_width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.layer_norm(x, self.width, eps=self.eps))
@@ -102,5 +103,8 @@ class GamaAudioTower(nn.Module):
             return TowerOutput(self.projector(pooled), encoded, tapped, pooled, pooled[:, :0], pooled)
         aggregated = self.aggregator(pooled, [self.encoder.pool(t) for t in tapped])
         queries = self.qformer(pooled)
-        prefix = torch.cat([self.qformer_projector(queries), self.aggregator_projector(aggregated)], dim=1)
-        return TowerOutput(prefix, encoded, tapped, pooled, queries, aggregated)
+        return TowerOutput(self.join(queries, aggregated), encoded, tapped, pooled, queries, aggregated)
+
+    def join(self, queries: Tensor, aggregated: Tensor) -> Tensor:
+        """Outputs of Q-Former (B, Q, C) and aggregator (B, T, C) -> prefix (B, Q + T, D)."""
+        return torch.cat([self.qformer_projector(queries), self.aggregator_projector(aggregated)], dim=1)

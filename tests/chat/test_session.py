@@ -70,7 +70,8 @@ def test_the_model_is_loaded_once_and_when_it_is_wanted(make: Make, stubs: list[
 def test_settings_reach_the_model(make: Make, stubs: list[Stub]) -> None:
     session = make()
     does(session, "/set temperature 0.3", "/set top_p=0.9", "/set seed 7", "/set max_new_tokens 2", "what is this?")
-    assert stubs[0].options == [{"temperature": 0.3, "top_p": 0.9, "seed": 7, "max_new_tokens": 2, "template": None}]
+    chosen = {"temperature": 0.3, "top_p": 0.9, "seed": 7, "max_new_tokens": 2, "template": None}
+    assert stubs[0].options == [chosen | {"top_k": 0, "repetition_penalty": 1.0}]
     assert session.exchanges[0].finish == "length"
 
 

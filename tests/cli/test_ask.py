@@ -172,9 +172,11 @@ def test_json_has_one_object_a_clip(ask: Ask, mini: Gama, clips: Path) -> None:
     assert [len(row["windows"]) for row in found] == [1, 3]
     row = found[0]
     assert row["answer"] == mini.ask(clips / "sub/a.wav", QUESTION, max_new_tokens=6) == row["windows"][0]["answer"]
+    assert row["question"] == QUESTION
     assert (row["duration_s"], row["sample_rate"], row["channels"], row["channel"]) == (1.0, 16_000, 1, "mix")
     assert row["silent"] is False and -20 < row["peak_db"] < 0 and -30 < row["rms_db"] < row["peak_db"]
     model = {"name": "mini", "quantization": "none", "device": "cpu", "dtype": "float32", "runtime": "torch"}
+    assert row["model"].pop("weight_bytes") > 10**6
     assert row["model"] == model
     assert 0 <= row["timings"]["encode_s"] <= row["timings"]["first_token_s"] <= row["timings"]["total_s"]
     tokens = row["tokens"]

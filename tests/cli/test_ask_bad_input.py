@@ -197,8 +197,13 @@ def test_the_good_clips_of_a_batch_are_answered(as_json: bool, ask: Run, folder:
     result = ask(*words, *["--json"] * as_json)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    named = [json.loads(line)["clip"] for line in lines] if as_json else [line.split(": ")[0] for line in lines]
-    assert named == ["good.wav", "./good.wav"]
+    if as_json:
+        rows = [json.loads(line) for line in lines]
+        assert [row["clip"] for row in rows] == words[:4]
+        assert rows[1] == {"clip": "missing.wav", "question": QUESTION, "error": "missing.wav: no such file"}
+        assert ["error" in row for row in rows] == ["answer" not in row for row in rows] == [False, True, False, True]
+    else:
+        assert [line.split(": ")[0] for line in lines] == ["good.wav", "./good.wav"]
     assert result.stderr.splitlines() == ["error: missing.wav: no such file", "error: empty.wav: is empty (0 bytes)"]
 
 
@@ -221,6 +226,7 @@ def test_more_clips_together_than_the_context_holds(ask: Run) -> None:
 def test_an_empty_question(question: str, refused: Callable[..., str]) -> None:
     assert "the question is empty" in refused("good.wav", question)
     assert "the question is empty" in refused("--text-only", question)
+    assert "the question is empty" in refused("good.wav", "--question", "what?", "--question", question)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -233,6 +239,13 @@ def test_a_question_beyond_the_context(as_json: bool, ask: Run) -> None:
     ("words", "message"),
     [
         ((), "give a clip and a question"),
+        (("--question", "what?"), "no clip: give one"),
+        (("good.wav", "what?", "--resume"), "--resume belongs to --manifest"),
+        (("good.wav", "what?", "--devices", "cpu,"), "'cpu,' is not a list of devices"),
+        (("good.wav", "--manifest", "rows.json"), "--manifest takes neither clips"),
+        (("--manifest", "rows.json", "--resume"), "need --out FILE"),
+        (("good.wav", "what?", "--cache-size", "much"), "'much' is not a size"),
+        (("good.wav", "what?", "--threads", "0"), "x>=1"),
         (("good.wav",), "no question: the last argument, 'good.wav', is a clip"),
         (("good.wav", "good.wav"), "no question"),
         (("-",), "no question"),

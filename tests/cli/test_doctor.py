@@ -18,6 +18,7 @@ from gama_cli import doctor
 from gama_cli.main import cli
 
 VERSIONS = {"torch": "2.13.0", "bitsandbytes": "0.50.2", "onnxruntime": "1.32.0", "numpy": "2.4.6"}
+KERNELS = {"version": "0.50.2", "native": True, "fused": True, "hub": False, "gama": "AVX512", "why": ""}
 TORCH = {"version": "2.13", "built": None, "cuda": 0, "bf16": False, "threads": 2, "capability": "AVX512"}
 
 
@@ -26,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[s
     """A machine of our making: nothing is imported, nobody is asked."""
     facts = {
         "torch_facts": dict(TORCH),
-        "bitsandbytes_facts": {"version": "0.50.2", "native": True, "fused": True},
+        "bitsandbytes_facts": dict(KERNELS),
         "onnx_providers": {"version": "1.32.0", "providers": ["CPUExecutionProvider"]},
     }
     monkeypatch.setattr(doctor, "_aside", facts.__getitem__)
@@ -92,10 +93,20 @@ def test_broken_libraries_are_findings(machine: dict[str, Any]) -> None:
         assert row.status == "problem" and "libcudart" in row.value and row.mend
 
 
-@pytest.mark.parametrize(("fused", "words"), [(True, "AVX512-BF16 kernel"), (False, "unpacked before")])
-def test_which_kernel_multiplies(machine: dict[str, Any], fused: bool, words: str) -> None:
-    machine["bitsandbytes_facts"]["fused"] = fused
-    assert words in found("4-bit and 8-bit weights").value
+@pytest.mark.parametrize(
+    ("facts", "status", "words"),
+    [
+        ({}, "ok", "gama's kernel for AVX512"),
+        ({"gama": None, "why": "there is no C compiler"}, "note", "bitsandbytes' AVX512-BF16 kernel"),
+        ({"gama": None, "why": "GAMA_KERNELS=0", "fused": False}, "note", "unpacked before"),
+        ({"gama": None, "why": "GAMA_KERNELS=0", "hub": True}, "note", "a kernel from a hub"),
+    ],
+)
+def test_which_kernel_multiplies(machine: dict[str, Any], facts: dict[str, Any], status: str, words: str) -> None:
+    machine["bitsandbytes_facts"] |= facts
+    row = found("4-bit and 8-bit weights")
+    assert row.status == status and words in row.value
+    assert (row.mend is not None) == ("compiler" in facts.get("why", ""))
 
 
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:

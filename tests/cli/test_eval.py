@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from gama.inference import opening
+from gama.inference.answers import Answer
+from gama.inference.batches import Reply
+from gama.inference.hearing import Request
 from gama_cli.main import cli
 
 EVENT = {"start": 0.0, "end": 1.0, "count": 1, "level_db": -20.0, "centroid_hz": 900.0}
@@ -18,8 +22,9 @@ EVENT = {"start": 0.0, "end": 1.0, "count": 1, "level_db": -20.0, "centroid_hz":
 class Model:
     """Says ``A dog.`` about everything."""
 
-    def batch(self, clips: list[Path], questions: list[str]) -> list[str]:
-        return ["A dog." for _ in clips]
+    def replies(self, requests: Iterable[Request], *, batch_size: int) -> Iterator[Reply]:
+        assert batch_size == 8
+        return (Reply(Answer("A dog.")) for _ in requests)
 
 
 @pytest.fixture

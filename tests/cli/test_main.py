@@ -97,7 +97,7 @@ def test_forgotten_ask_is_named(runner: CliRunner, tmp_path: Path) -> None:
 def test_unknown_command_lists_the_commands(runner: CliRunner) -> None:
     result = runner.invoke(cli, ["zzzzzz"])
     assert result.exit_code == 2
-    assert "ask, chat, prepare, train, recipes, eval" in one_line(result.stderr)
+    assert "ask, chat, prepare, train, plan, recipes, eval" in one_line(result.stderr)
 
 
 def test_usage_error_is_one_line_with_the_help_to_read(probe: Probe) -> None:

@@ -61,8 +61,10 @@ def test_a_stage_from_start_to_end(gama: Gama, tmp_path: Path) -> None:
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert lines[0] == f"mine/stage1: {stage.name} -> runs/mine/stage1"
-    assert lines[1].startswith("mine/stage1: step 2 of 2, loss ")
-    assert lines[2:] == ["mine/stage1: done", "TORCH"]
+    assert "parameters learn (aggregator" in lines[1] and lines[2].startswith("memory ")
+    assert lines[4].startswith("2 steps of 2 rows (2 rows an epoch)")
+    assert lines[6].startswith("mine/stage1: step 2 of 2, loss ")
+    assert lines[7:] == ["mine/stage1: done", "TORCH"]
     output = tmp_path / "runs/mine/stage1"
     held = {"checkpoint-2", "metrics.jsonl", "recipe.yaml", "config.json", "model.safetensors", "tokenizer.json"}
     assert held <= {path.name for path in output.iterdir()}

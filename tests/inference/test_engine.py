@@ -74,7 +74,7 @@ def heard(monkeypatch: pytest.MonkeyPatch, mini: Gama) -> list[int]:
 
     plain = mini.model.get_audio_features
     monkeypatch.setattr(mini.model, "get_audio_features", counting)
-    mini._prefixes.clear()
+    mini.prefixes.clear()
     return counts
 
 
@@ -94,7 +94,7 @@ def test_streamed_batched_and_whole_are_one_answer(mini: Gama) -> None:
     streamed = ["".join(mini.stream(clip, q, **SHORT)) for clip, q in zip(clips, questions, strict=True)]
     assert [str(a) for a in single] == streamed
     for size in (1, 2, 3):
-        mini._prefixes.clear()
+        mini.prefixes.clear()
         batched = mini.batch(clips, questions, batch_size=size, **SHORT)
         assert batched == single
         for one, other in zip(batched, single, strict=True):
@@ -140,6 +140,21 @@ def test_saved_and_loaded_gives_the_same_answer(mini: Gama, tmp_path: Path) -> N
         )
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the kernel does not tell its maps")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_of_the_stored_precision_stay_in_their_file(mini: Gama, tmp_path: Path, dtype: str) -> None:
+    gama.load(dtype=dtype, runtime="torch").model.save_pretrained(tmp_path)
+    mini.processor.save_pretrained(tmp_path)
+    weight = gama.load(tmp_path, dtype=dtype).model.language_model.model.layers[0].mlp.up_proj.weight
+    place = next(line for line in Path("/proc/self/maps").read_text().splitlines() if _within(line, weight.data_ptr()))
+    assert place.endswith(str(tmp_path / "model.safetensors"))
+
+
+def _within(line: str, address: int) -> bool:
+    begin, _, end = line.split()[0].partition("-")
+    return int(begin, 16) <= address < int(end, 16)
+
+
 # --- the prefix is computed once
 
 
@@ -151,10 +166,10 @@ def test_a_clip_asked_about_again_is_not_heard_again(mini: Gama, heard: list[int
 
 
 def test_no_more_prefixes_are_kept_than_said(mini: Gama, heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_KEPT_PREFIXES", 2)
+    monkeypatch.setattr(mini.prefixes, "most", 2)
     clips = [waveform(0.1, seed) for seed in range(4)]
     prefixes = mini.hear(clips)
-    assert prefixes.shape[:2] == (4, mini.model.config.num_audio_tokens) and len(mini._prefixes) == 2
+    assert prefixes.shape[:2] == (4, mini.model.config.num_audio_tokens) and len(mini.prefixes) == 2
     torch.testing.assert_close(mini.hear(clips[::-1]), prefixes.flip(0))
 
 

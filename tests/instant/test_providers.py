@@ -92,7 +92,3 @@ def test_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"noise" * 100)
     with pytest.raises(CheckpointError, match="noise.onnx: onnxruntime cannot run it"):
         providers.session(tmp_path / "noise.onnx")
-
-
-def test_threads_are_those_of_this_process() -> None:
-    assert providers.threads() >= 1

@@ -33,6 +33,9 @@ from torch import Tensor, nn
 from gama import audio
 from gama.checkpoints.original import load_original, our_name
 from gama.fbank import KaldiFbank
+from gama.inference.decoding import decode
+from gama.inference.sampling import Sampling
+from gama.model import encoder
 from gama.model.aggregator import GamaAggregator
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
@@ -274,6 +277,15 @@ def test_repetition_penalty(model: GamaForConditionalGeneration, heard: dict[str
     assert got != LM["gen/audio_A_ids"][0].tolist()
 
 
+def test_the_decode_loop_penalises_as_the_original(
+    model: GamaForConditionalGeneration, heard: dict[str, Heard]
+) -> None:
+    ids = with_clip(PROMPT)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "audio_features": heard["A"].prefix}
+    said = [int(t) for t in decode(model, given, Sampling(16, repetition_penalty=1.1), [])]
+    assert said == LM["gen/audio_A_ids_rp1.1"][0].tolist()
+
+
 def test_step_logits(model: GamaForConditionalGeneration, heard: dict[str, Heard]) -> None:
     out = generate(model, PROMPT, heard["A"].prefix, 16, return_dict_in_generate=True, output_logits=True)
     assert within(torch.cat(out.logits).numpy(), LM["gen/audio_A_step_logits"], LOOSE["logits"])
@@ -367,8 +379,10 @@ def test_encoder_epsilon(model: GamaForConditionalGeneration, fbanks: dict[str, 
 def test_encoder_tanh_gelu(
     model: GamaForConditionalGeneration, fbanks: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = nn.functional.gelu
-    monkeypatch.setattr(nn.functional, "gelu", lambda x: exact(x, approximate="tanh"))
+    def tanh_gelu(linear: nn.Module, x: Tensor) -> Tensor:
+        return nn.functional.gelu(linear(x), approximate="tanh")
+
+    monkeypatch.setattr(encoder, "linear_gelu", tanh_gelu)
     with torch.no_grad():
         got = model.audio_tower.encoder(fbanks["S"]).last[0]
     assert not within(got[SLICES["cavmae_a"]], AUDIO["S/cavmae_a"], STRICT["cavmae_a"])

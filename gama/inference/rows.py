@@ -1,0 +1,102 @@
+"""Questions of a manifest and the lines that answer them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gama.data.manifest import records
+from gama.data.remap import Remap
+from gama.errors import ManifestError
+from gama.inference.batches import Reply
+from gama.inference.hearing import Request
+from gama.prompt import instruction
+
+_BESIDE = Remap()
+_PASSED_ON = ("input", "output", "task", "dataset")
+
+Key = tuple[int, str]
+"""What tells a line from another: the manifest's row, from 1, and the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a manifest.
+
+    Attributes:
+        row: of the manifest, from 1.
+        audio_id: as it stands there; ``empty`` for no clip.
+        clip: the file; None for no clip.
+        instruction: the question.
+        facts: what of the row is passed on to its answer.
+    """
+
+    row: int
+    audio_id: str
+    clip: Path | None
+    instruction: str
+    facts: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        return self.row, self.instruction
+
+    @property
+    def request(self) -> Request:
+        """The question as it is put to a model."""
+        return Request(self.clip, instruction(self.instruction, input=self.facts.get("input") or ""))
+
+    def line(self, reply: Reply) -> dict[str, Any]:
+        """The line that answers it: JSON's values."""
+        told = {"row": self.row, "audio_id": self.audio_id, "instruction": self.instruction, **self.facts}
+        if reply.answer is None:
+            return told | {"error": str(reply.error)}
+        answer = reply.answer
+        return told | {
+            "answer": str(answer),
+            "finish": answer.heard[-1].finish,
+            "duration_s": round(sum(clip.duration for clip in answer.clips), 3),
+            "tokens": {
+                "prompt": sum(h.prompt_tokens for h in answer.heard),
+                "new": sum(h.new_tokens for h in answer.heard),
+            },
+        }
+
+
+def asked(manifest: Path, questions: Sequence[str] = (), remap: Remap = _BESIDE) -> Iterator[Asked]:
+    """The questions of a manifest, in order.
+
+    Args:
+        manifest: rows with ``audio_id`` and ``instruction``, and whatever else; relative clips lie beside it.
+        questions: asked about each clip in place of the row's instruction; a row may then be a clip's name alone.
+        remap: where the clips lie.
+
+    Raises:
+        ManifestError: naming file, row and field.
+    """
+    for number, record in enumerate(records(manifest), 1):
+        where = f"{manifest}: row {number}"
+        row = {"audio_id": record} if isinstance(record, str) and questions else record
+        if not isinstance(row, dict):
+            raise ManifestError(f"{where} is {type(row).__name__}, expected an object")
+        clip = _text(row, "audio_id", where)
+        facts = {} if questions else {key: row[key] for key in _PASSED_ON if row.get(key)}
+        if not isinstance(facts.get("input", ""), str):
+            raise ManifestError(f"{where}: 'input' is {facts['input']!r}, expected text")
+        for question in questions or [_text(row, "instruction", where)]:
+            yield Asked(number, clip, remap.file(clip, manifest), question, facts)
+
+
+def _text(row: dict[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ManifestError(
+            f"{where}: {name!r} is {value!r}, expected text",
+            "a row needs audio_id and instruction; with --question, audio_id alone",
+        )
+    return value
+
+
+__all__ = ["Asked", "Key", "asked"]

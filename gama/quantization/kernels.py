@@ -1,0 +1,186 @@
+"""The kernel for 4-bit weights on a CPU: ``nf4.c``, compiled once on the machine it runs on.
+
+Compiling takes about a second and happens the first time 4-bit weights are multiplied on this machine; the library lies
+in ``GAMA_HOME``/kernels from then on. Without a C compiler, on another kind of processor, or with ``GAMA_KERNELS=0``,
+bitsandbytes' own kernels compute. ``gama doctor`` says which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gama.hub.disk import cache_home
+
+SWITCH = "GAMA_KERNELS"
+"""The environment variable that turns the kernel off: 0."""
+
+BLOCK = 64  # weights that share a scale
+NESTED = 256  # scales that share a scale
+_SOURCE = Path(__file__).with_name("nf4.c")
+_FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
+_SECONDS = 120.0  # for a compiler
+
+
+class _Weights(ctypes.Structure):
+    """``Weights`` of nf4.c."""
+
+    _fields_ = [
+        ("codes", ctypes.c_void_p),
+        ("absmax8", ctypes.c_void_p),
+        ("absmax", ctypes.c_void_p),
+        ("code8", ctypes.c_void_p),
+        ("levels", ctypes.c_void_p),
+        ("offset", ctypes.c_float),
+        ("n", ctypes.c_int64),
+        ("k", ctypes.c_int64),
+    ]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no kernel."""
+
+    reason: str
+
+
+class Packed:
+    """4-bit weights as the kernel reads them where they lie.
+
+    Args:
+        codes: bytes of bitsandbytes' ``Params4bit``.
+        state: its ``QuantState``.
+    """
+
+    def __init__(self, codes: Tensor, state: Any) -> None:
+        self.shape: tuple[int, int] = tuple(state.shape)
+        self.address = codes.data_ptr()
+        scales = state.state2 if state.nested else state
+        absmax = scales.absmax.float().contiguous()
+        levels = state.code.float().contiguous()
+        self._kept = [codes, absmax, levels]  # what the addresses below are of
+        packed8 = code8 = None
+        offset = 0.0
+        if state.nested:
+            packed8, code8 = state.absmax.contiguous(), scales.code.float().contiguous()
+            self._kept += [packed8, code8]
+            offset = float(state.offset)
+        self._struct = _Weights(
+            self.address,
+            None if packed8 is None else packed8.data_ptr(),
+            absmax.data_ptr(),
+            None if code8 is None else code8.data_ptr(),
+            levels.data_ptr(),
+            offset,
+            *self.shape,
+        )
+        self.pointer = ctypes.byref(self._struct)
+
+
+class Kernel:
+    """The compiled library.
+
+    Attributes:
+        name: the instruction set it was compiled for.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        library.gama_nf4_name.restype = ctypes.c_char_p
+        whole, pointer = ctypes.c_int64, ctypes.c_void_p
+        library.gama_nf4_product.argtypes = [pointer, pointer, whole, pointer, ctypes.c_int]
+        library.gama_nf4_unpack.argtypes = [pointer, whole, whole, ctypes.c_int, pointer, ctypes.c_int]
+        library.gama_nf4_unpack.restype = None
+        library.gama_bf16_product.argtypes = [pointer, whole, whole, pointer, whole, pointer, ctypes.c_int]
+        library.gama_bf16_product.restype = None
+        self.name: str = library.gama_nf4_name().decode()
+        self._library = library
+
+    def product(self, x: Tensor, weights: Packed) -> Tensor:
+        """x (M, K) of float32, contiguous -> (M, N) of float32."""
+        out = torch.empty(len(x), weights.shape[0])
+        threads = torch.get_num_threads()
+        if self._library.gama_nf4_product(weights.pointer, x.data_ptr(), len(x), out.data_ptr(), threads):
+            raise MemoryError("no memory for a product with 4-bit weights")
+        return out
+
+    def unpack(self, weights: Packed, first: int, out: Tensor) -> Tensor:
+        """Write rows ``first`` and on of the weights into ``out`` (rows, K), of bfloat16 or float32."""
+        half = int(out.dtype == torch.bfloat16)
+        threads = torch.get_num_threads()
+        self._library.gama_nf4_unpack(weights.pointer, first, len(out), half, out.data_ptr(), threads)
+        return out
+
+    def half_product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x (M, K) of float32, weight (N, K) of bfloat16, both contiguous, N a multiple of 4 -> (M, N) of float32."""
+        outputs, inputs = weight.shape
+        out = torch.empty(len(x), outputs)
+        threads = torch.get_num_threads()
+        self._library.gama_bf16_product(
+            weight.data_ptr(), outputs, inputs, x.data_ptr(), len(x), out.data_ptr(), threads
+        )
+        return out
+
+
+def fits(state: Any) -> bool:
+    """Whether the kernel can read weights of this ``QuantState``: NF4 in blocks of 64 that end where rows end."""
+    return bool(
+        len(state.shape) == 2
+        and state.shape[1] % BLOCK == 0
+        and state.quant_type == "nf4"
+        and state.blocksize == BLOCK
+        and (not state.nested or state.state2.blocksize == NESTED)
+    )
+
+
+@cache
+def kernel() -> Kernel | Missing:
+    """The kernel of this machine, compiled now where it has not been yet."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return Missing(f"{SWITCH}=0")
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return Missing(f"there is none for {platform.system()} on {platform.machine()}")
+    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not compiler:
+        return Missing("there is no C compiler")
+    library = cache_home() / "kernels" / f"nf4-{_identity(compiler)}.so"
+    try:
+        if not library.is_file():
+            _compile(compiler, library)
+        return Kernel(ctypes.CDLL(str(library)))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Missing(_reason(error))
+
+
+def _identity(compiler: list[str]) -> str:
+    """What the library depends on: the source, how it is compiled, and the processor."""
+    flags = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")), "")
+    parts = [_SOURCE.read_bytes(), *(text.encode() for text in (*compiler, *_FLAGS, flags))]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".compiling-") as folder:
+        made = Path(folder) / library.name
+        command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+        os.replace(made, library)
+
+
+def _reason(error: Exception) -> str:
+    said = (getattr(error, "stderr", None) or "").strip().splitlines()
+    wrong = next((line for line in said if "error" in line), None)
+    return f"it cannot be compiled: {wrong or error}"
