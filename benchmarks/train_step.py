@@ -33,7 +33,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -44,9 +43,8 @@ from gama.data.packing import Example, pack
 from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.training import kept, stages
-from gama.training.objectives import Answering
+from gama.training.objectives import Answering, attention_of
 from gama.training.recipe import Lora
-from gama.training.trainer import _attention
 
 WAYS = ("original fp32", "ours fp32", "original bf16", "ours bf16")
 TRAINED = {1: ("aggregator", "projectors"), 2: ("encoder", "aggregator", "qformer", "projectors")}
@@ -141,7 +139,7 @@ def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
 def settings(way: str) -> Any:
     """What surrounds a step: autocast, and in ours the attention that the trainer chooses."""
     whose, precision = way.split()
-    chosen = _attention(SimpleNamespace(use_cpu=True, bf16=precision == "bf16"))  # type: ignore[arg-type]
+    chosen = attention_of(plain=precision == "bf16")
     with chosen if whose == "ours" else contextlib.nullcontext():
         yield precision
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from gama.import_hooks import watch
 
 MODEL_TYPE = "gama"
 
@@ -33,8 +35,9 @@ def install() -> None:
     for name in _ROWS:
         if name in sys.modules:
             _add_row(sys.modules[name])
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+        watch(name, _execute)
+    if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AliasFinder())
 
 
 def _add_row(module: ModuleType) -> None:
@@ -45,40 +48,18 @@ def _add_row(module: ModuleType) -> None:
         table.setdefault(MODEL_TYPE, class_name)
 
 
-class _Finder(MetaPathFinder):
-    """Finds ``transformers.models.gama`` itself and the modules of the tables through the other finders."""
+def _execute(load: Callable[[], None], module: ModuleType) -> None:
+    load()
+    _add_row(module)
+
+
+class _AliasFinder(MetaPathFinder):
+    """Finds ``transformers.models.gama``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == _ALIAS:
-            return ModuleSpec(fullname, _AliasLoader())
-        if fullname not in _ROWS:
-            return None
-        for finder in sys.meta_path:
-            spec = None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _TableLoader(spec.loader)
-                return spec
-        return None
-
-
-class _TableLoader(Loader):
-    """Loads a module as its own loader does, then adds our row."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        # handed back first: tools that read a module's source ask the loader it names
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _add_row(module)
+        return ModuleSpec(fullname, _AliasLoader()) if fullname == _ALIAS else None
 
 
 class _AliasLoader(Loader):

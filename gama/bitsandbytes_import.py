@@ -11,14 +11,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gama.errors import MissingPackageError
+from gama.import_hooks import watch
 
 if TYPE_CHECKING:
     import logging
@@ -37,8 +36,7 @@ def hub_kernels_allowed() -> bool:
 
 def install() -> None:
     """From now on an import of bitsandbytes asks no hub. Safe to call more than once; costs nothing until then."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    watch(_ASKS, _execute)
 
 
 def import_bitsandbytes() -> ModuleType:
@@ -58,41 +56,10 @@ def import_bitsandbytes() -> ModuleType:
         ) from None
 
 
-class _Finder(MetaPathFinder):
-    """Finds the module that asks through the other finders, and has it loaded in our way."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _ASKS:
-            return None
-        for finder in sys.meta_path:
-            spec = None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _Loader(spec.loader)
-                return spec
-        return None
-
-
-class _Loader(Loader):
-    """Loads a module as its own loader does, without the package ``kernels`` unless that is allowed."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        # handed back first: tools that read a module's source ask the loader it names
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        if hub_kernels_allowed():
-            self._loader.exec_module(module)
-            return
-        with _without_kernels():
-            self._loader.exec_module(module)
+def _execute(load: Callable[[], None], module: ModuleType) -> None:
+    """Without the package ``kernels`` unless that is allowed."""
+    with nullcontext() if hub_kernels_allowed() else _without_kernels():
+        load()
 
 
 @contextmanager

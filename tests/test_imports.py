@@ -22,6 +22,7 @@ LEVELS = [
         "gama.bitsandbytes_import",
         "gama.errors",
         "gama.home",
+        "gama.import_hooks",
         "gama.packages",
         "gama.quiet",
         "gama.text",

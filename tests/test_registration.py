@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gama import _registration
+from gama import _registration, import_hooks
 
 LOOK_UPS = """
 import json, pathlib, tempfile
@@ -67,12 +67,12 @@ def test_look_up_in_a_fresh_interpreter(name: str, tmp_path: Path) -> None:
 def test_installing_twice_adds_one_finder() -> None:
     _registration.install()
     _registration.install()
-    assert sum(isinstance(finder, _registration._Finder) for finder in sys.meta_path) == 1
+    assert sum(isinstance(finder, _registration._AliasFinder) for finder in sys.meta_path) == 1
 
 
 def test_module_of_a_table_keeps_its_own_loader() -> None:
     from transformers.models.auto import configuration_auto
 
-    assert not isinstance(configuration_auto.__loader__, _registration._TableLoader)
-    assert not isinstance(configuration_auto.__spec__.loader, _registration._TableLoader)
+    assert not isinstance(configuration_auto.__loader__, import_hooks.HookedLoader)
+    assert not isinstance(configuration_auto.__spec__.loader, import_hooks.HookedLoader)
     assert configuration_auto.CONFIG_MAPPING_NAMES["gama"] == "GamaConfig"

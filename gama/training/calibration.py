@@ -17,7 +17,7 @@ from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.training import footprint, stages
 from gama.training.footprint import Shape
-from gama.training.objectives import keep_less
+from gama.training.objectives import attention_of, keep_less
 from gama.training.recipe import Recipe
 
 SHARE_OF_RATE = 0.6
@@ -131,7 +131,7 @@ def _tried(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], device: 
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
 
-    with footprint.attention_kind(plain_attention(recipe)):
+    with attention_of(plain=plain_attention(recipe)):
         micro_batch = _seconds(step, device, _SECONDS)
         step(largest)  # last: in the room that smaller ones have left it does not fit
     updating = _seconds(update, device, 0.3)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -26,7 +24,7 @@ from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.training import stages
 from gama.training.kept import halve, is_halved, layout_of, prefix_of
-from gama.training.objectives import Hearing, Tagging, keep_less
+from gama.training.objectives import Hearing, Tagging, attention_of, keep_less
 from gama.training.recipe import Recipe
 
 FLOAT = 4  # bytes: gradients and averages are kept in float32
@@ -216,7 +214,7 @@ def measure(config: GamaConfig, recipe: Recipe, shape: Shape, *, plain_attention
     _pack(gama, recipe.quant, torch.bfloat16 if bf16 else torch.float32)
     if keeps_less(recipe):
         keep_less(gama)
-    with FakeTensorMode(), attention_kind(plain_attention):
+    with FakeTensorMode(), attention_of(plain=plain_attention):
         _fill(gama)
         heads = training_heads(gama, recipe)
         gama.train()
@@ -234,21 +232,6 @@ def measure(config: GamaConfig, recipe: Recipe, shape: Shape, *, plain_attention
 def keeps_less(recipe: Recipe) -> bool:
     """Whether layers are computed again in the backward pass; the key has two names."""
     return any(recipe.training.get(key) for key in ("gradient_checkpointing", "activation_checkpointing"))
-
-
-@contextmanager
-def attention_kind(plain: bool) -> Iterator[None]:
-    """Attention by plain products (``plain``), or by torch's fused kernels."""
-    if not plain:
-        yield
-        return
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of the CPU's too, whatever its name says
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def _tensors(gama: nn.Module) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gama.data.hearing import MOST_COUNTED
 from gama.data.scenes.classes import CLASSES
@@ -268,3 +269,21 @@ def describe(objective: TrainingObjective) -> dict[str, Any]:
         entry = ledger.setdefault(part, {"trainable": 0, "frozen": 0})
         entry["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
     return ledger
+
+
+@contextmanager
+def attention_of(*, plain: bool) -> Iterator[None]:
+    """Attention by plain matrix products, or by torch's fused kernels.
+
+    In bfloat16 on a CPU the fused ones are slow to train: plain products take two thirds of a step's time.
+    """
+    if not plain:
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of the CPU's too, whatever its name says
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)

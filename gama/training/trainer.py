@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
 from gama.checkpoints.apart import base_of
@@ -29,7 +27,14 @@ from gama.training.kept import halve, is_halved, keep
 from gama.training.lineage import LINEAGE, Lineage, require_same_origin, trace
 from gama.training.loop import Epochs, StageTrainer
 from gama.training.metrics import METRICS, MetricsLog, StepNumbers, Watch
-from gama.training.objectives import Answering, NamingObjective, Tagging, TrainingObjective, describe
+from gama.training.objectives import (
+    Answering,
+    NamingObjective,
+    Tagging,
+    TrainingObjective,
+    attention_of,
+    describe,
+)
 from gama.training.processes import first_process_first
 from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
@@ -164,24 +169,9 @@ def _train(trainer: StageTrainer, checkpoint: Path | None) -> int:
         if 0 < trainer.args.max_steps <= done:
             trainer._load_from_checkpoint(str(checkpoint))  # the Trainer would do one more step
             return int(done)
-    with _attention(trainer.args):
+    with attention_of(plain=trainer.args.use_cpu and trainer.args.bf16):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return int(trainer.state.global_step)
-
-
-@contextmanager
-def _attention(arguments: TrainingArguments) -> Iterator[None]:
-    """On a CPU in bf16 torch's fused attention is slow to train: plain matrix products take two thirds of its time."""
-    if not (arguments.use_cpu and arguments.bf16):
-        yield
-        return
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of the CPU's too, whatever its name says
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
