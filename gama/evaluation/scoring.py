@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,9 @@ from gama.data.manifest import Row, by_clip, read
 from gama.data.scenes.answers import QA, named, score
 from gama.data.scenes.classes import BY_LABEL
 from gama.errors import ManifestError
-from gama.prompt import instruction
 
 if TYPE_CHECKING:
-    from gama.inference.asking import Asker
+    pass
 
 REFUSALS = ("i hear nothing", "only noise", "i can only answer")
 """How gama-mini says that there is nothing to answer."""
@@ -108,25 +107,6 @@ def select(
     for row in (row for group in groups for row in group):
         right(row, "")  # whether it can be scored at all
     return groups
-
-
-def answered(
-    gama: Asker, groups: Sequence[Sequence[Row]], progress: Callable[[int], None] | None = None
-) -> Iterator[Result]:
-    """Ask the rows of :func:`select`, clip by clip.
-
-    Args:
-        gama: the model.
-        groups: rows of one clip each.
-        progress: called with the number of clips answered since the last call.
-    """
-    for group in groups:
-        clips = [row.audio for row in group if row.audio is not None]
-        answers = gama.batch(clips, [instruction(row.instruction, input=row.input) for row in group])
-        for row, answer in zip(group, answers, strict=True):
-            yield Result(row, str(answer), right(row, str(answer)))
-        if progress is not None:
-            progress(1)
 
 
 def _wanted(row: Row, folds: Sequence[int] | None, labels: Sequence[str] | None) -> bool:

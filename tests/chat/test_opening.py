@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 
 import pytest
@@ -27,6 +28,7 @@ def test_waits_and_gives_what_was_opened() -> None:
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_loading() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     gate, stub = threading.Event(), Stub()
 
     def slow() -> Stub:
@@ -37,6 +39,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_loading() -> None:
     threading.Timer(0.3, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         opening.result()
+    signal.signal(signal.SIGINT, before)
     assert not opening.is_done
     gate.set()
     assert opening.result() is stub

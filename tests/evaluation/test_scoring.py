@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gama.data.manifest import Row, read
+from gama.data.manifest import Row
 from gama.data.scenes.scene import Event, Role, Scene
 from gama.errors import ManifestError
-from gama.evaluation.scoring import Result, answered, right, select, summary
+from gama.evaluation.scoring import Result, right, select, summary
 
 
 def scene(*labels: str, background: str | None = None) -> Scene:
@@ -132,23 +132,6 @@ def test_rows_that_cannot_be_scored_are_found_before_any_is_asked(manifest: Path
     manifest.write_text(json.dumps([*rows, {"audio_id": "z.wav", "instruction": "q", "output": "a"}]))
     with pytest.raises(ManifestError, match=r"z\.wav: 'q' carries neither"):
         select([manifest])
-
-
-class Parrot:
-    """Answers with the label in the clip's name."""
-
-    def batch(self, clips: list[Path], questions: list[str]) -> list[str]:
-        assert len(clips) == len(questions)
-        return [f"I hear a {clip.stem[1:]}, {question}" for clip, question in zip(clips, questions, strict=True)]
-
-
-def test_answers_clip_by_clip(manifest: Path) -> None:
-    progress: list[int] = []
-    results = list(answered(Parrot(), select([manifest]), progress.append))  # type: ignore[arg-type]
-    assert [r.right for r in results] == [True] * 6
-    assert results[1].answer == "I hear a dog, two?"
-    assert [r.row for r in results] == read(manifest)[:6]
-    assert progress == [1, 1, 1]
 
 
 def test_comparisons_are_counted_apart() -> None:

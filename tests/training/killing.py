@@ -33,12 +33,13 @@ def arm(kind: str, seed: int, output: Path) -> Any:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-    if kind == "time":
-        threading.Thread(target=lambda: (time.sleep(chance.uniform(0.0, 1.5)), kill()), daemon=True).start()
+    later = chance.uniform(0.0, 0.05)  # seconds after a step
     if kind == "byte":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # dies at that byte of a file
 
     def watch(now: int, total: int, numbers: Mapping[str, float]) -> None:
+        if kind == "time" and now == step:
+            threading.Thread(target=lambda: (time.sleep(later), kill()), daemon=True).start()
         if kind in ("byte", "full") and now == step:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
