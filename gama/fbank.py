@@ -7,6 +7,7 @@ The same numbers as ``torchaudio.compliance.kaldi.fbank`` with the options of th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import torch
@@ -20,7 +21,7 @@ FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
 FFT_LENGTH = 512  # samples: the next power of two
 PREEMPHASIS = 0.97
-FILTER_SPLIT = FFT_LENGTH // 2  # of the real and imaginary parts: 4 kHz
+BAND = 32  # filters multiplied together
 LOW_HZ = 20.0
 LOG_FLOOR = 1.1920928955078125e-07  # epsilon of float32, Kaldi's floor before the logarithm
 MEAN = -5.081  # of the log-mel over AudioSet (original: dataset mean)
@@ -67,24 +68,21 @@ class KaldiFbank(nn.Module):
         num_mel_bins: mel bins.
     """
 
-    window: Tensor
-    low: Tensor
-    high: Tensor
+    window: Tensor  # followed by zeros: the frames are cut as long as the transform
 
     def __init__(self, num_frames: int = 1024, num_mel_bins: int = 128) -> None:
         super().__init__()
         self.num_frames = num_frames
         self.num_mel_bins = num_mel_bins
         window = torch.hann_window(FRAME_LENGTH, periodic=False, dtype=torch.float32)
+        window = nn.functional.pad(window, (0, FFT_LENGTH - FRAME_LENGTH))
         self.register_buffer("window", window, persistent=False)
-        low, high = _halves(mel_filters(num_mel_bins))
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        self.bands: Iterable[_Band] = nn.ModuleList(_bands(mel_filters(num_mel_bins)))  # type: ignore[assignment]
 
     @property
     def dft(self) -> Tensor:
         """The transform as :func:`dft_matrix`, for an exported graph, which has no fast one."""
-        return dft_matrix(self.window)
+        return dft_matrix(self.window[:FRAME_LENGTH])
 
     @property
     def filters(self) -> Tensor:
@@ -131,37 +129,47 @@ class KaldiFbank(nn.Module):
         return features
 
     def _mel(self, waveform: Tensor) -> Tensor:
-        """(B, N) -> (B, T, M) energies.
+        """(B, N) -> (B, T, M) energies."""
+        parts = torch.view_as_real(torch.fft.rfft(self._frames(waveform))).flatten(2)
+        return torch.cat([band.energies(parts) for band in self.bands], dim=2)
+
+    def _frames(self, waveform: Tensor) -> Tensor:
+        """(B, N) -> (B, T, FFT_LENGTH), ready for the transform.
 
         The clip's own mean, which Kaldi takes off first, goes with each frame's.
         """
         offset = waveform.unfold(1, FRAME_LENGTH, FRAME_SHIFT).mean(dim=2, keepdim=True)
         # once for the clip in place of once a frame; a frame's own first sample differs, and its window is 0 there
-        emphasised = waveform.clone()
-        emphasised[:, 1:] -= PREEMPHASIS * waveform[:, :-1]
-        frames = emphasised.unfold(1, FRAME_LENGTH, FRAME_SHIFT) - (1.0 - PREEMPHASIS) * offset
-        padded = frames.new_zeros(*frames.shape[:2], FFT_LENGTH)
-        padded[..., :FRAME_LENGTH] = frames * self.window
-        # squares of real and imaginary parts side by side; the filters add them up
-        power = torch.view_as_real(torch.fft.rfft(padded)).flatten(2).square()
-        low, high = product(power[..., :FILTER_SPLIT], self.low), product(power[..., FILTER_SPLIT:-2], self.high)
-        mel = low.new_zeros(*low.shape[:2], self.num_mel_bins)
-        mel[..., : low.shape[2]] = low
-        mel[..., -high.shape[2] :] += high
-        return mel
+        emphasised = torch.sub(waveform[:, 1:], waveform[:, :-1], alpha=PREEMPHASIS)
+        emphasised = nn.functional.pad(emphasised, (1, FFT_LENGTH - FRAME_LENGTH))
+        frames = emphasised.unfold(1, FFT_LENGTH, FRAME_SHIFT) - (1.0 - PREEMPHASIS) * offset
+        return frames.mul_(self.window)
 
 
-def _halves(filters: Tensor) -> tuple[Tensor, Tensor]:
-    """Filters (257, M) for powers in pairs, as (filters, bins) of the lower and upper half of the spectrum.
+class _Band(nn.Module):
+    """Neighbouring filters, of the real and imaginary parts from ``first`` on, which are all that they see.
 
-    The first filters see nothing of the upper half and the last ones nothing of the lower: each half is multiplied by
-    the filters that see it, half of all products. The last bin is in no filter.
+    Args:
+        first: among the parts of a frame, which stand in pairs.
+        weight: (filters, parts); both parts of a DFT bin have its weight, and the product adds up their squares.
     """
-    pairs = filters[:-1].repeat_interleave(2, dim=0).T
-    low, high = pairs[:, :FILTER_SPLIT], pairs[:, FILTER_SPLIT:]
-    count = int(low.any(dim=1).nonzero().max()) + 1
-    first = int(high.any(dim=1).nonzero().min())
-    return low[:count].contiguous(), high[first:].contiguous()
+
+    weight: Tensor
+
+    def __init__(self, first: int, weight: Tensor) -> None:
+        super().__init__()
+        self.seen = slice(first, first + weight.shape[1])
+        self.register_buffer("weight", weight, persistent=False)
+
+    def energies(self, parts: Tensor) -> Tensor:
+        return product(parts[..., self.seen].square(), self.weight)
+
+
+def _bands(filters: Tensor) -> Iterator[_Band]:
+    """Filters (257, M), some at a time: the dense product would be of zeros for three quarters."""
+    for weight in filters.repeat_interleave(2, dim=0).T.split(BAND):
+        seen = weight.any(dim=0).nonzero().flatten().tolist() or [0]
+        yield _Band(seen[0], weight[:, seen[0] : seen[-1] + 1].contiguous())
 
 
 @cache

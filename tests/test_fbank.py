@@ -75,10 +75,17 @@ def test_against_the_definition(count: int) -> None:
     np.testing.assert_allclose(got, want, atol=TOLERANCE, rtol=0)
 
 
-def test_other_sizes() -> None:
+@pytest.mark.parametrize("bins", [1, 32, 40, 200])
+def test_other_sizes(bins: int) -> None:
     samples = noise(8_000)
-    got = fbank(samples, module=KaldiFbank(num_frames=64, num_mel_bins=32))
-    np.testing.assert_allclose(got, kaldi(samples, 64, 32), atol=TOLERANCE, rtol=0)
+    got = fbank(samples, module=KaldiFbank(num_frames=16, num_mel_bins=bins))
+    np.testing.assert_allclose(got, kaldi(samples, 16, bins), atol=TOLERANCE, rtol=0)
+
+
+def test_neighbouring_filters_that_see_no_dft_bin() -> None:
+    got = fbank(noise(400), module=KaldiFbank(num_frames=1, num_mel_bins=4_000))
+    floor = (math.log(np.finfo(np.float32).eps) + 5.081) / 4.4849
+    assert np.allclose(got[0, 32:64], floor) and not np.allclose(got, floor)
 
 
 @pytest.mark.parametrize("change", ["window", "no pre-emphasis", "offset of a frame", "floor"])

@@ -29,7 +29,11 @@ def checked_flac(source: Source, begin: int) -> IO[bytes]:
     if len(head) < _STREAMINFO_END or head[4] & 0x7F:
         raise source.error("is cut off or broken: no FLAC stream information")
     field = int.from_bytes(head[18:26], "big")  # rate 20 bits, channels 3, sample size 5, number of samples 36
-    if not field & (2**36 - 1):
+    length_known = field & (2**36 - 1)
+    if length_known and not begin:
+        source.file.seek(0)
+        return source.file
+    if not length_known:
         field |= _length(source, begin, block_size=int.from_bytes(head[8:10], "big"))
         head = head[:18] + field.to_bytes(8, "big") + head[26:]
     return io.BufferedReader(Overlay(head, source.file, begin + _STREAMINFO_END, source.size))

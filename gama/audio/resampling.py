@@ -57,17 +57,18 @@ class Resampler:
         repeat = -(-self._group // self.new)
         self._hop, self._phases = self.orig * repeat, self.new * repeat
         self._rows = max(1, _CHUNK // self._hop)
-        self._buffer = np.zeros(self._rows * self._hop + 2 * self.half_width + 1, dtype=np.float32)
+        needed = 0 if self.orig == self.new else self._rows * self._hop + 2 * self.half_width + 1
+        self._buffer = np.zeros(needed, dtype=np.float32)
         self._filled = self.half_width  # the zeros before the first sample
         self._taken = self._given = 0
         self._kernels: dict[int, tuple[int, Samples]] = {}
 
     def push(self, block: Samples) -> Samples:
-        """Take (N,) samples, return the (M,) samples that became ready, M may be 0."""
+        """Take (N,) samples, return the (M,) that became ready, M may be 0; the block itself where the rate stays."""
         self._taken += len(block)
         if self.orig == self.new:
             self._given += len(block)
-            return block.astype(np.float32)
+            return block.astype(np.float32, copy=False)
         ready = []
         while len(block):
             part, block = np.split(block, [len(self._buffer) - self._filled])

@@ -174,7 +174,7 @@ class ClipDataset(EpochDataset):
         first = int(numbers[0])
         clip = int(self.features[index])
         frames = int(self.store.frames[clip])
-        fbank = torch.from_numpy(self._features(clip).astype(np.float32))
+        fbank = torch.from_numpy(self._features(clip)).float()
         if self.augmentation > 0 and rng.random() < self.augmentation:
             fbank = augment.equalise(fbank, frames, rng)
             fbank = augment.mask_bands(fbank, frames, rng)

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from safetensors import safe_open
 
 from gama.data import shards
 from gama.data.shard_index import Digests, Folder, Journal, packed
@@ -112,6 +113,22 @@ def test_others_may_read_a_shard(clips: list[Path], tmp_path: Path) -> None:
     (file,) = (tmp_path / "cache").glob("fbank-*")
     (tmp_path / "plain").touch()
     assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_shard_is_a_safetensors_file(clips: list[Path], tmp_path: Path) -> None:
+    store = ShardStore(clips, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("fbank-*")
+    with safe_open(file, framework="np") as opened:
+        assert set(opened.keys()) == {"values", "frames", "crc32"}
+        assert opened.get_tensor("frames").tolist() == store.frames.tolist()
+        assert opened.get_tensor("values").dtype == np.float16
+        assert np.array_equal(opened.get_tensor("values")[:48], store[0][:48])
+        assert opened.metadata()["keys"].split() == list(store.keys)
+
+
+def test_halves_are_rounded_as_numpy_does() -> None:
+    values = np.concatenate([np.random.default_rng(0).normal(0, 3, 10_000), [0.0, 2049.0, 1e-8]]).astype(np.float32)
+    assert np.array_equal(shards.halved(values), values.astype(np.float16))
 
 
 def damage(file: Path, how: str) -> None:
