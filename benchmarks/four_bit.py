@@ -29,7 +29,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache
 
 from gama.bitsandbytes_import import import_bitsandbytes
-from gama.inference.steps import RoomyLayer
+from gama.model.key_values import RoomyLayer
 from gama.quantization.kernels import Kernel, kernel
 from gama.quantization.linear import matrix_dtype, settle
 

@@ -1,9 +1,9 @@
 """One token at a time: keys and values in place, and on a GPU the whole step as one CUDA graph.
 
-A cache that grows by concatenation copies every key and value at every token. :class:`RoomyLayer` writes into room
-that was made before. A GPU waits for Python to launch a step's hundreds of kernels; recorded once as a graph they are
-launched together. A graph reads and writes fixed addresses, so it has keys and values of its own: those of the prompt
-are copied in, and those of the answer are copied out at the end.
+Keys and values are written into room that was made before (``gama/model/key_values.py``). A GPU waits for Python to
+launch a step's hundreds of kernels; recorded once as a graph they are launched together. A graph reads and writes fixed
+addresses, so it has keys and values of its own: those of the prompt are copied in, and those of the answer are copied
+out at the end.
 """
 
 from __future__ import annotations
@@ -18,52 +18,16 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from gama.model.key_values import ROOM, RoomyLayer
+
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
 
-_ROOM = 256  # positions by which the room grows
 _WORTH = 8  # tokens that may follow from which a graph is recorded; for fewer it would cost more than it saves
 _WARM_UPS = 3  # runs before a recording, in which libraries make their workspaces
 _KEPT_GRAPHS = 2
 
 logger = logging.getLogger(__name__)
-
-
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer, (B, H, S, D), in room for more than S positions."""
-
-    keys: Tensor
-    values: Tensor
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self._key_room = key_states.new_empty(0)
-        self._value_room = value_states.new_empty(0)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        begin = self.get_seq_length()
-        end = begin + key_states.shape[-2]
-        self._key_room = _with_room(self._key_room, self.keys, key_states, end)
-        self._value_room = _with_room(self._value_room, self.values, value_states, end)
-        self._key_room[:, :, begin:end] = key_states
-        self._value_room[:, :, begin:end] = value_states
-        self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
-        return self.keys, self.values
-
-
-def _with_room(room: Tensor, held: Tensor, new: Tensor, end: int) -> Tensor:
-    """The room, or a larger one with what is held; rows that were selected or moved elsewhere get room anew."""
-    begin = end - new.shape[-2]
-    fits = room.ndim == 4 and room.shape[0] == new.shape[0] and room.shape[2] >= end
-    if fits and (begin == 0 or held.data_ptr() == room.data_ptr()):
-        return room
-    batch, heads, _, width = new.shape
-    larger = new.new_empty(batch, heads, -(-end // _ROOM) * _ROOM, width)
-    if begin:
-        larger[:, :, :begin] = held
-    return larger
 
 
 def new_cache(model: GamaForConditionalGeneration) -> Any:
@@ -272,7 +236,7 @@ def _recorded(model: GamaForConditionalGeneration, cache: Any, batch: int, neede
     if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
         return None
     kept = _RECORDED.setdefault(model, {})
-    room = -(-needed // _ROOM) * _ROOM
+    room = -(-needed // ROOM) * ROOM
     key = (_embedding(model).data_ptr(), batch, room)
     if key not in kept:
         for old in list(kept)[: 1 - _KEPT_GRAPHS]:
@@ -293,4 +257,4 @@ def _embedding(model: GamaForConditionalGeneration) -> Tensor:
     return weight
 
 
-__all__ = ["FixedStep", "GraphSteps", "PlainSteps", "RoomyLayer", "Steps", "new_cache", "steps_for"]
+__all__ = ["FixedStep", "GraphSteps", "PlainSteps", "Steps", "new_cache", "steps_for"]

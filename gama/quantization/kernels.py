@@ -1,6 +1,6 @@
-"""The kernel for 4-bit weights on a CPU: ``nf4.c``, compiled once on the machine it runs on.
+"""The kernel for 4-bit weights on a CPU: the C files here, compiled once on the machine it runs on.
 
-Compiling takes about a second and happens the first time 4-bit weights are multiplied on this machine; the library lies
+Compiling takes some seconds and happens the first time 4-bit weights are multiplied on this machine; the library lies
 in ``GAMA_HOME``/kernels from then on. Without a C compiler, on another kind of processor, or with ``GAMA_KERNELS=0``,
 bitsandbytes' own kernels compute. ``gama doctor`` says which.
 """
@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,13 +31,15 @@ SWITCH = "GAMA_KERNELS"
 
 BLOCK = 64  # weights that share a scale
 NESTED = 256  # scales that share a scale
-_SOURCE = Path(__file__).with_name("nf4.c")
+_HEADER = Path(__file__).with_name("nf4.h")
+_SOURCES = tuple(_HEADER.with_name(name) for name in ("nf4.c", "int8.c", "half.c", "llama.c"))
 _FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
+_LIBRARIES = ("-lm",)
 _SECONDS = 120.0  # for a compiler
 
 
 class _Weights(ctypes.Structure):
-    """``Weights`` of nf4.c."""
+    """``Weights`` of nf4.h."""
 
     _fields_ = [
         ("codes", ctypes.c_void_p),
@@ -47,6 +50,16 @@ class _Weights(ctypes.Structure):
         ("offset", ctypes.c_float),
         ("n", ctypes.c_int64),
         ("k", ctypes.c_int64),
+    ]
+
+
+class _Layer(ctypes.Structure):
+    """``Layer`` of llama.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "o", "gate", "up", "down", "before", "after")),
+        *((name, ctypes.c_float) for name in ("before_epsilon", "after_epsilon", "scaling")),
+        *((name, ctypes.c_int64) for name in ("heads", "shared", "width")),
     ]
 
 
@@ -78,7 +91,7 @@ class Packed:
             packed8, code8 = state.absmax.contiguous(), scales.code.float().contiguous()
             self._kept += [packed8, code8]
             offset = float(state.offset)
-        self._struct = _Weights(
+        self.struct = _Weights(
             self.address,
             None if packed8 is None else packed8.data_ptr(),
             absmax.data_ptr(),
@@ -86,6 +99,44 @@ class Packed:
             levels.data_ptr(),
             offset,
             *self.shape,
+        )
+        self.pointer = ctypes.byref(self.struct)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMSNorm.
+
+    Attributes:
+        weight: (N,) of float32, contiguous.
+        epsilon: added to the mean of the squares.
+    """
+
+    weight: Tensor
+    epsilon: float
+
+
+class LlamaLayer:
+    """A LLaMA's layer as the kernel reads it.
+
+    Args:
+        products: q, k, v, o, gate, up and down.
+        norms: before attention, and before the feed-forward part.
+        width: of a head; even.
+        scaling: of scores.
+    """
+
+    def __init__(self, products: Sequence[Packed], norms: tuple[Norm, Norm], *, width: int, scaling: float) -> None:
+        self._kept = [*products, *norms]  # what the addresses below are of
+        self.heads, self.shared, self.width = products[0].shape[0] // width, products[1].shape[0] // width, width
+        self._struct = _Layer(
+            *(ctypes.addressof(weights.struct) for weights in products),
+            *(norm.weight.data_ptr() for norm in norms),
+            *(norm.epsilon for norm in norms),
+            scaling,
+            self.heads,
+            self.shared,
+            width,
         )
         self.pointer = ctypes.byref(self._struct)
 
@@ -95,6 +146,7 @@ class Kernel:
 
     Attributes:
         name: the instruction set it was compiled for.
+        int8_outputs: products in int8 need a multiple of so many outputs; 0 where the processor has no such products.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -105,16 +157,19 @@ class Kernel:
         library.gama_nf4_unpack.restype = None
         library.gama_bf16_product.argtypes = [pointer, whole, whole, pointer, whole, pointer, ctypes.c_int]
         library.gama_bf16_product.restype = None
+        library.gama_int8_product.argtypes = library.gama_nf4_product.argtypes
+        library.gama_llama_layer.argtypes = [*(pointer,) * 6, whole, whole, ctypes.c_int]
         self.name: str = library.gama_nf4_name().decode()
+        self.int8_outputs: int = library.gama_int8_outputs()
         self._library = library
 
     def product(self, x: Tensor, weights: Packed) -> Tensor:
         """x (M, K) of float32, contiguous -> (M, N) of float32."""
-        out = torch.empty(len(x), weights.shape[0])
-        threads = torch.get_num_threads()
-        if self._library.gama_nf4_product(weights.pointer, x.data_ptr(), len(x), out.data_ptr(), threads):
-            raise MemoryError("no memory for a product with 4-bit weights")
-        return out
+        return _filled(self._library.gama_nf4_product, x, weights)
+
+    def int8_product(self, x: Tensor, weights: Packed) -> Tensor:
+        """The same in int8, fast for many rows; N is a multiple of ``int8_outputs``."""
+        return _filled(self._library.gama_int8_product, x, weights)
 
     def unpack(self, weights: Packed, first: int, out: Tensor) -> Tensor:
         """Write rows ``first`` and on of the weights into ``out`` (rows, K), of bfloat16 or float32."""
@@ -132,6 +187,31 @@ class Kernel:
             weight.data_ptr(), outputs, inputs, x.data_ptr(), len(x), out.data_ptr(), threads
         )
         return out
+
+    def llama_layer(
+        self, layer: LlamaLayer, x: Tensor, turns: tuple[Tensor, Tensor], room: tuple[Tensor, Tensor], at: int
+    ) -> Tensor:
+        """One token through a layer, all of float32 and contiguous: x (N,) -> (N,).
+
+        Args:
+            layer: the layer.
+            x: of the token.
+            turns: cosines and sines of its position, (D,).
+            room: of keys and of values, (H, S, D).
+            at: the position in the room; its keys and values are written there.
+        """
+        out = x.clone()
+        addresses = [tensor.data_ptr() for tensor in (out, *turns, *room)]
+        if self._library.gama_llama_layer(layer.pointer, *addresses, room[0].shape[-2], at, torch.get_num_threads()):
+            raise MemoryError("no memory for a layer with 4-bit weights")
+        return out
+
+
+def _filled(multiply: Any, x: Tensor, weights: Packed) -> Tensor:
+    out = torch.empty(len(x), weights.shape[0])
+    if multiply(weights.pointer, x.data_ptr(), len(x), out.data_ptr(), torch.get_num_threads()):
+        raise MemoryError("no memory for a product with 4-bit weights")
+    return out
 
 
 def fits(state: Any) -> bool:
@@ -167,7 +247,8 @@ def kernel() -> Kernel | Missing:
 def _identity(compiler: list[str]) -> str:
     """What the library depends on: the source, how it is compiled, and the processor."""
     flags = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")), "")
-    parts = [_SOURCE.read_bytes(), *(text.encode() for text in (*compiler, *_FLAGS, flags))]
+    parts = [file.read_bytes() for file in (_HEADER, *_SOURCES)]
+    parts += [text.encode() for text in (*compiler, *_FLAGS, flags)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -175,7 +256,7 @@ def _compile(compiler: list[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".compiling-") as folder:
         made = Path(folder) / library.name
-        command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+        command = [*compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), *_LIBRARIES]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
         os.replace(made, library)
 

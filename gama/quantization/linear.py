@@ -1,9 +1,9 @@
 """4-bit layers on a CPU: bitsandbytes' class and weights, multiplied in the way that is fastest here.
 
 Few rows (an answer's next token) are multiplied with the codes as they are stored, which reads the least memory. Many
-rows (a prompt) are multiplied by the processor's matrix instructions with weights that are unpacked for it, a slice of
-a layer at a time. bitsandbytes instead repacks the codes at the first product, rounding their scales, and multiplies
-any number of rows in the same way.
+rows (a prompt) are multiplied in int8 where the processor has AVX512-VNNI and no AMX; elsewhere by its matrix
+instructions with weights that are unpacked for it, a slice of a layer at a time. bitsandbytes instead repacks the codes
+at the first product, rounding their scales, and multiplies any number of rows in the same way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from gama.quantization.kernels import BLOCK, Kernel, Packed, fits, kernel
 
@@ -35,7 +36,7 @@ class CpuLinear4bit(bitsandbytes.nn.Linear4bit):
         if self.training or x.device.type != "cpu" or not x.numel() or (x.requires_grad and torch.is_grad_enabled()):
             return super().forward(x)
         compiled = kernel()
-        packed = self._readable() if isinstance(compiled, Kernel) else None
+        packed = self.readable() if isinstance(compiled, Kernel) else None
         if isinstance(compiled, Kernel) and packed is not None:
             made = _product(compiled, x.reshape(-1, x.shape[-1]), packed)
             made = made.to(x.dtype) if self.bias is None else (made + self.bias).to(x.dtype)
@@ -50,7 +51,7 @@ class CpuLinear4bit(bitsandbytes.nn.Linear4bit):
         outputs, inputs = self.weight.quant_state.shape
         return outputs % _REPACKED_ROWS == 0 and inputs % BLOCK == 0
 
-    def _readable(self) -> Packed | None:
+    def readable(self) -> Packed | None:
         """The weights for the kernel; None where it does not know their form."""
         codes = self.weight
         if self._packed is None or self._packed.address != codes.data_ptr():
@@ -89,6 +90,11 @@ def settle(model: torch.nn.Module, dtype: torch.dtype) -> None:
         if layer.weight.device.type == "cpu":
             layer.__class__ = CpuLinear4bit
     if isinstance(model, PreTrainedModel) and layers:
+        from gama.quantization.layers import CpuLlamaLayer  # it builds on this module
+
+        for module in model.modules():
+            if type(module) is LlamaDecoderLayer:
+                module.__class__ = CpuLlamaLayer
         _halve_head(model.get_output_embeddings(), model.get_input_embeddings())
 
 
@@ -125,9 +131,11 @@ def matrix_dtype() -> torch.dtype:
 
 def _product(compiled: Kernel, x: Tensor, weights: Packed) -> Tensor:
     """x (M, K) -> (M, N), in float32 or the precision of matrix products."""
+    outputs, inputs = weights.shape
     if len(x) <= FEW:
         return compiled.product(x.float().contiguous(), weights)
-    outputs, inputs = weights.shape
+    if compiled.int8_outputs and outputs % compiled.int8_outputs == 0 and not torch.cpu._is_amx_tile_supported():
+        return compiled.int8_product(x.float().contiguous(), weights)
     dtype = matrix_dtype()
     x = x.to(dtype)
     out = torch.empty(len(x), outputs, dtype=dtype)

@@ -12,7 +12,8 @@ from transformers import DynamicCache
 from gama.inference import steps
 from gama.inference.decoding import decode
 from gama.inference.sampling import Sampling
-from gama.inference.steps import FixedStep, GraphSteps, PlainSteps, RoomyLayer, new_cache
+from gama.inference.steps import FixedStep, GraphSteps, PlainSteps, new_cache
+from gama.model.key_values import RoomyLayer
 
 PROMPTS = [[1, 50, 51, 52, 53, 54], [1, 60], [1, 70, 71]]
 
