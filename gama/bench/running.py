@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from gama import __version__
 from gama.bench import machine, work
+from gama.bench.child import NOISE_SECONDS
 from gama.bench.timing import Timing
 from gama.checkpoints.bundled import model_folder
 from gama.errors import GamaError
@@ -122,6 +123,7 @@ MEASURES = {
     "tower": "s",
     "hear": "s",
     "prefill": "s",
+    "first token": "s",
     "token": "s",
     "second question": "s",
     "memory": "bytes",
@@ -162,9 +164,14 @@ class _Limits:
     def _all(self, runtime: dict[str, Any], prompt: int) -> Iterator[tuple[str, Limit | None]]:
         text = self.config.get("text_config") or {}
         dtype = runtime["dtype"]
+        yield "decode", self._reading(NOISE_SECONDS * 16_000 * (2 + 4))  # of 16 bits, to float32
+        yield "fbank", self._products(work.fbank_operations(NOISE_SECONDS), "float32")
         tower = self._products(_tower(self.config), dtype)
         yield from (("tower", tower), ("hear", tower))
-        yield "prefill", self._products(work.prefill_operations(text, prompt), dtype)
+        prefill = self._products(work.prefill_operations(text, prompt), dtype)
+        yield "prefill", prefill
+        if tower is not None and prefill is not None:
+            yield "first token", Limit(tower.value + prefill.value, tower.source)
         yield "token", self._reading(work.token_bytes(text, dtype, runtime["quantization"]))
         weights = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
         yield "load", self._reading(float(weights) or None)

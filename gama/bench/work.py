@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,15 @@ def _stem(encoder: Config) -> float:
 def _attention(queries: int, keys: int, size: int) -> float:
     """Four products with weights, and the two of queries with keys and values."""
     return 4.0 * queries * size**2 + 4.0 * keys * size**2 + 4.0 * queries * keys * size
+
+
+def fbank_operations(seconds: float) -> float:
+    """Operations from a waveform at 16 kHz to its log-mel: for every 10 ms a real FFT of 512, powers, and mel bins.
+
+    A frequency lies in two mel bins at most.
+    """
+    transform = 2.5 * 512 * math.log2(512)
+    return 100.0 * seconds * (transform + 3 * 257 + 2 * 2 * 257)
 
 
 def text_parameters(text: Config) -> tuple[float, float] | None:
