@@ -5,8 +5,9 @@
     python benchmarks/export.py --cold-start
 
 Exports the graphs once into the folder, then measures each way in a process of its own: the median of clips of 10 s
-from waveform to prefix, after warming up; peak memory of that process; the share of the matmul peak of the same cores,
-measured in the same run. Prints the table of benchmarks/export.md. For a quiet machine.
+from waveform to prefix, after warming up; peak memory of that process; the audio tower's operations over the time, as a
+share of the float32 matmul peak of the same cores in the same run (the better of ``a @ b`` and oneDNN's product, as in
+benchmarks/tower.py). Prints the table of benchmarks/export.md. For a quiet machine.
 """
 
 from __future__ import annotations
@@ -80,24 +81,23 @@ def timed(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def torch_way(size: str, dtype: str, waveform: np.ndarray) -> tuple[Callable[[], Any], int]:
+def torch_way(size: str, dtype: str, waveform: np.ndarray) -> tuple[Callable[[], Any], float]:
+    """The front end by torch, and the operations of one clip."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from gama.bench.work import tower_operations
     from gama.fbank import kaldi_fbank
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = model_of(size).model
     fbank, samples = kaldi_fbank(), torch.from_numpy(waveform)
-    with FlopCounterMode(display=False) as counter:  # it follows gradients, which inference mode has none of
-        model.get_audio_features(fbank(samples[:1]))
     model.audio_tower.to(getattr(torch, dtype))
 
     def run() -> Any:
         with torch.inference_mode():
             return model.get_audio_features(fbank(samples))
 
-    return run, counter.get_total_flops()
+    return run, tower_operations(model.config.to_dict())
 
 
 def onnx_way(graph: Path, waveform: np.ndarray) -> Callable[[], Any]:
@@ -108,26 +108,24 @@ def onnx_way(graph: Path, waveform: np.ndarray) -> Callable[[], Any]:
     return lambda: front_end.prefix(rows)
 
 
-def measure(size: str, folder: Path, way: str, batch: int) -> dict[str, Any]:
+def measure(size: str, folder: Path, way: str, batch: int, repeats: int) -> dict[str, Any]:
     waveform = clips(batch)
-    flops = 0
+    flops = 0.0
     if way.startswith("torch"):
         dtype = "float32" if way.endswith("fp32") else "bfloat16"
         run, flops = torch_way(size, dtype, waveform)
     else:
         run = onnx_way(folder / way.split()[1] / "prefix.onnx", waveform)
-    seconds = timed(run, REPEATS[batch])
+    seconds = timed(run, repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"way": way, "batch": batch, "seconds": seconds, "peak_mib": peak, "flops": flops}
 
 
 def matmul_peak() -> float:
     """GFLOP/s of a large float32 product on the cores of this process."""
-    import torch
+    from gama.bench.machine import torch_products
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    a = torch.randn(2048, 2048)
-    return 2 * 2048**3 / timed(lambda: a @ a, 20) / 1e9
+    return torch_products("float32", len(os.sched_getaffinity(0)), side=2048) / 1e9
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------
@@ -139,10 +137,14 @@ def aside(*words: str) -> dict[str, Any]:
     return found
 
 
-def table(size: str, folder: Path) -> None:
+def table(size: str, folder: Path, repeats: int | None) -> None:
     shared = ("--size", size, "--folder", str(folder))
     peak = aside(*shared, "--measure", "peak")["gflops"]
-    found = [aside(*shared, "--measure", way, "--batch", str(batch)) for way in WAYS for batch in REPEATS]
+    found = [
+        aside(*shared, "--measure", way, "--batch", str(batch), "--repeats", str(repeats or REPEATS[batch]))
+        for way in WAYS
+        for batch in REPEATS
+    ]
     flops = max(entry["flops"] for entry in found)
     cores = len(os.sched_getaffinity(0))
     print(f"{size}: {flops / 1e9:.1f} GFLOP a clip; matmul peak {peak:.0f} GFLOP/s on {cores} cores\n")
@@ -157,7 +159,7 @@ def table(size: str, folder: Path) -> None:
         print(f"| {entry['way']} | {entry['batch']} | {numbers} |")
 
 
-def cold_start(repeats: int = 7) -> None:
+def cold_start(repeats: int) -> None:
     """``gama ask`` from nothing to the whole answer, the two runtimes by turns."""
     taken: dict[str, list[float]] = {"onnx": [], "torch": []}
     for _ in range(repeats):
@@ -177,21 +179,23 @@ def main() -> None:
     parser.add_argument("--size", choices=["mini", "released"], default="mini")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--cold-start", action="store_true")
+    parser.add_argument("--repeats", type=int, help="clips or batches to take medians of")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cold_start:
-        cold_start()
+        cold_start(options.repeats or 7)
     elif options.folder is None:
         parser.error("give --folder for the exported graphs, or --cold-start")
     elif options.measure == "peak":
         print(json.dumps({"gflops": matmul_peak()}))
     elif options.measure:
-        print(json.dumps(measure(options.size, options.folder, options.measure, options.batch)))
+        repeats = options.repeats or REPEATS[options.batch]
+        print(json.dumps(measure(options.size, options.folder, options.measure, options.batch, repeats)))
     else:
         if not (options.folder / "int8" / "prefix.onnx").is_file():
             export(options.size, options.folder)
-        table(options.size, options.folder)
+        table(options.size, options.folder, options.repeats)
 
 
 if __name__ == "__main__":

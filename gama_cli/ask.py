@@ -12,8 +12,9 @@ from gama.checkpoints.bundled import model_folder
 from gama.errors import PromptError
 from gama.prompt import template_named
 from gama_cli.options import (
+    batch_size_option,
     cache_options,
-    generation_options,
+    channel_option,
     json_option,
     model_options,
     remap_options,
@@ -21,14 +22,7 @@ from gama_cli.options import (
     span_options,
     threads_option,
 )
-
-
-def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
-    if value == "mix":
-        return value
-    if value.isdecimal():
-        return int(value)
-    raise click.BadParameter(f"{value!r} is neither 'mix' nor a channel number such as 0.", ctx, param)
+from gama_cli.sampling_options import generation_options
 
 
 def _devices(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -68,22 +62,8 @@ def _devices(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     metavar="A,B,…",
     help="Share a manifest among devices, one process each: cuda:0,cuda:1.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Answer N prompts at a time, where the runtime gains by it.",
-)
-@click.option(
-    "--channel",
-    default="mix",
-    show_default=True,
-    metavar="mix|N",
-    callback=_channel,
-    help="Mix all channels, or hear one (the released code hears 0).",
-)
+@batch_size_option
+@channel_option
 @span_options
 @remap_options
 @model_options

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from gama.inference.asking import Answer, Asker
     from gama.inference.hearing import Request
 
-_SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "template")
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "template")
 _HEARING = ("channel", "start", "end", "max_duration")
 _LOADING = ("quant", "device", "dtype", "runtime", "frontend", "provider", "threads")
 
 
 def how_of(options: dict[str, Any]) -> dict[str, Any]:
     """Of a command's options, those of :func:`gama.inference.hearing.asking`."""
-    return {key: options[key] for key in (*_SAMPLING, *_HEARING)}
+    return {key: options[key] for key in (*SAMPLING, *_HEARING)}
 
 
 def loading_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -56,15 +56,9 @@ class Session:
 
     @cached_property
     def gama(self) -> Asker:
-        from gama.inference.opening import load
-        from gama.inference.prefixes import PrefixStore
+        from gama.inference.opening import open_asker
 
-        cache = cache_of(self.options)
-        store = None if cache is None else PrefixStore(cache[0], limit=cache[1])  # what is wrong there is told at once
-        gama = load(**loading_of(self.options))
-        if store is not None:
-            gama.keep_prefixes(store)
-        return gama
+        return open_asker(loading_of(self.options), cache_of(self.options))
 
     def ask(self, clips: Sequence[str], questions: Sequence[str], *, together: bool) -> None:
         """Print the answer to every question about every clip (about all of them together, about none).
@@ -91,7 +85,7 @@ class Session:
 
         how = how_of(self.options)
         waveforms = read(request.clips, asking(**how))
-        sampling = {key: how[key] for key in _SAMPLING}
+        sampling = {key: how[key] for key in SAMPLING}
         if request.clips is None:
             return None, sampling
         return (waveforms if isinstance(request.clips, list) else waveforms[0]), sampling
@@ -209,4 +203,4 @@ def _finite(decibels: float) -> float | None:
     return round(decibels, 1) if math.isfinite(decibels) else None
 
 
-__all__ = ["Session", "cache_of", "facts", "how_of", "loading_of"]
+__all__ = ["SAMPLING", "Session", "cache_of", "facts", "how_of", "loading_of"]

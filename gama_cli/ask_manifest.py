@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gama import processes
 from gama_cli import console
 from gama_cli.ask_clips import cache_of, how_of, loading_of
 
 if TYPE_CHECKING:
-    from gama.inference.fleet import Tally, Work
+    from gama.inference.fleet import Done, Run, Tally, Work
+    from gama.inference.launched import LaunchedRun
 
 _TOLD = 20  # failures that are told one by one
 
@@ -28,41 +31,84 @@ def answer(manifest: Path, questions: tuple[str, ...], options: dict[str, Any], 
     Raises:
         SystemExit: with 1 where a row has no answer.
     """
+    launched = processes.count() > 1
+    _check(options, launched=launched)
+    work = _work(manifest, questions, options)
+    resume, devices = options["resume"], options["devices"]
+    if options["out"] is None:
+        tally = _to_stdout(work)
+    elif launched:
+        from gama.inference.launched import LaunchedRun
+
+        together = LaunchedRun(work, resume=resume)
+        if not together.is_first:
+            _silently(together.done())
+            return
+        tally = _to_file(together, together.done())
+    else:
+        from gama.inference.fleet import Run
+
+        run = Run(work, resume=resume)
+        tally = _to_file(run, run.done(devices))
+    _close(tally, as_json=as_json and options["out"] is not None)
+
+
+def _check(options: dict[str, Any], *, launched: bool) -> None:
+    if options["out"] is None and (options["devices"] or options["resume"]):
+        raise click.UsageError("--devices and --resume need --out FILE")
+    if launched and options["out"] is None:
+        raise click.UsageError(f"{processes.count()} processes were started, which need --out FILE")
+    if launched and options["devices"]:
+        raise click.UsageError(
+            f"{processes.count()} processes were started, and --devices starts others: leave one of the two out"
+        )
+
+
+def _work(manifest: Path, questions: tuple[str, ...], options: dict[str, Any]) -> Work:
     from gama.data.remap import Remap
-    from gama.inference.fleet import Run, Tally, Work
+    from gama.inference.fleet import Work
     from gama.inference.hearing import asking
 
-    out: Path | None = options["out"]
-    if out is None and (options["devices"] or options["resume"]):
-        raise click.UsageError("--devices and --resume need --out FILE")
-    work = Work(
+    return Work(
         manifest=manifest,
         questions=questions,
-        out=out or Path(),
+        out=options["out"] or Path(),
         how=asking(**how_of(options)),
         batch_size=options["batch_size"],
         loading=loading_of(options),
         cache=cache_of(options),
         remap=Remap(options["audio_root"], options["changes"]),
     )
-    if out is None:
-        tally = _to_stdout(work)
-    else:
-        run = Run(work, resume=options["resume"])
-        if run.kept:
-            console.note(f"{run.kept} of {run.kept + run.left} answers are there already")
-        tally = Tally()
-        try:
-            with console.progress(run.left, "asking") as advance:
-                for done in run.done(options["devices"]):
-                    tally.add(done)
-                    advance(1)
-                    if done.error and tally.failed <= _TOLD:
-                        console.fail(done.error)
-        except KeyboardInterrupt:
-            console.note(f"{run.kept + tally.answered} of {run.kept + run.left} answers are kept; --resume goes on")
-            raise
-    _close(tally, as_json=as_json and out is not None)
+
+
+def _to_file(run: Run | LaunchedRun, answers: Iterator[Done]) -> Tally:
+    from gama.inference.fleet import Tally
+
+    if run.kept:
+        console.note(f"{run.kept} of {run.kept + run.left} answers are there already")
+    tally = Tally()
+    try:
+        with console.progress(run.left, "asking") as advance:
+            for done in answers:
+                tally.add(done)
+                advance(1)
+                if done.error and tally.failed <= _TOLD:
+                    console.fail(done.error)
+    except KeyboardInterrupt:
+        console.note(f"{run.kept + tally.answered} of {run.kept + run.left} answers are kept; --resume goes on")
+        raise
+    return tally
+
+
+def _silently(answers: Iterator[Done]) -> None:
+    """The first of several processes speaks for all, of Ctrl-C as well."""
+    try:
+        for _ in answers:
+            pass
+    except KeyboardInterrupt:
+        from gama_cli.main import INTERRUPTED
+
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _to_stdout(work: Work) -> Tally:

@@ -15,7 +15,17 @@ import click
 from gama.checkpoints.bundled import model_folder, names
 from gama.prompt import template_named
 from gama_cli import console
-from gama_cli.options import FiniteRange, generation_options, json_option, model_options, runtime_options
+from gama_cli.ask_clips import cache_of
+from gama_cli.options import (
+    cache_options,
+    channel_option,
+    json_option,
+    max_duration_option,
+    model_options,
+    runtime_options,
+    threads_option,
+)
+from gama_cli.sampling_options import generation_options
 
 if TYPE_CHECKING:
     from gama.chat.events import Event
@@ -38,14 +48,8 @@ Perform = Callable[[dict[str, Any]], "Iterator[Event]"]
 )
 @click.option("--system", metavar="TEXT", help="Tell the model this before everything.")
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw each clip that is added.")
-@click.option(
-    "--max-duration",
-    type=FiniteRange(min=0, min_open=True),
-    default=1800.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Refuse a clip that is longer than this.",
-)
+@channel_option
+@max_duration_option
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Append the session here.")
 @click.option(
     "--replay",
@@ -55,6 +59,8 @@ Perform = Callable[[dict[str, Any]], "Iterator[Event]"]
 )
 @model_options
 @runtime_options
+@threads_option
+@cache_options
 @generation_options
 @json_option
 def chat(
@@ -126,11 +132,13 @@ def _session(open_voice: Callable[[Model], Voice], options: dict[str, Any]) -> S
     from gama.chat.session import Session
     from gama.chat.settings import SETTINGS, Model, Settings
 
+    kept = cache_of(options)
+    given = options | {"cache": None if kept is None else str(kept[0])}
     return Session(
         open_voice,
-        model=Model(**{field.name: options[field.name] for field in fields(Model)}),
+        model=Model(**{field.name: given[field.name] for field in fields(Model)}),
         settings=Settings(**{key: options[key] for key in SETTINGS}),
-        hearing={"max_duration": options["max_duration"]},
+        hearing={key: options[key] for key in ("channel", "max_duration")},
         check=voices.check,
     )
 

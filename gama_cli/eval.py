@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from gama_cli import console
-from gama_cli.ask_clips import cache_of
-from gama_cli.options import cache_options, fold_list, json_option, model_options, threads_option
-
-if TYPE_CHECKING:
-    from gama.inference.engine import Quantization
+from gama_cli.ask_clips import SAMPLING, cache_of, loading_of
+from gama_cli.options import (
+    batch_size_option,
+    cache_options,
+    channel_option,
+    fold_list,
+    json_option,
+    max_duration_option,
+    model_options,
+    runtime_options,
+    threads_option,
+)
+from gama_cli.sampling_options import generation_options
 
 
 @click.command("eval")
@@ -21,17 +29,14 @@ if TYPE_CHECKING:
 @click.option("--labels", metavar="A,B,…|esc10|esc18", help="Only clips whose first event is one of these classes.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask about the first N clips.")
 @click.option("--answers", type=click.Path(path_type=Path, dir_okay=False), help="Write every answer here, JSON lines.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Answer N prompts at a time, where the runtime gains by it.",
-)
+@batch_size_option
+@channel_option
+@max_duration_option
 @model_options
+@runtime_options
 @threads_option
 @cache_options
+@generation_options
 @json_option
 def evaluate(
     manifests: tuple[Path, ...],
@@ -40,14 +45,8 @@ def evaluate(
     limit: int | None,
     answers: Path | None,
     batch_size: int,
-    model: str | None,
-    quant: Quantization,
-    device: str,
-    dtype: str,
-    threads: int,
-    cache: str | None,
-    cache_size: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Answer every row of each MANIFEST and count the right answers, task by task.
 
@@ -56,6 +55,7 @@ def evaluate(
       gama prepare scenes --count 500 --seed 9000 --questions 6 --out fresh
       gama eval fresh/manifest.json
       gama eval real/manifest.json --folds 4 --labels esc10
+      gama eval rows.json --model DIR --preset gama-paper --seed 1
     """
     import json
     import os
@@ -63,23 +63,19 @@ def evaluate(
     from gama.data.scenes.classes import ESC10, ESC18
     from gama.evaluation.scoring import Result, right, select, summary
     from gama.inference.hearing import Request
-    from gama.inference.opening import load
-    from gama.inference.prefixes import PrefixStore
+    from gama.inference.opening import open_asker
     from gama.prompt import instruction
 
     named = {"esc10": ESC10, "esc18": ESC18}
     chosen = None if labels is None else named.get(labels) or tuple(labels.split(","))
     groups = select(manifests, folds=folds, labels=chosen, limit=limit)  # before the model is loaded
     rows = [row for group in groups for row in group]
-    kept = cache_of({"cache": cache, "cache_size": cache_size})
-    store = None if kept is None else PrefixStore(kept[0], limit=kept[1])
-    gama = load(model, quant=quant, device=device, dtype=dtype, threads=threads)
-    if store is not None:
-        gama.keep_prefixes(store)
+    how = {key: options[key] for key in (*SAMPLING, "channel", "max_duration")}
+    gama = open_asker(loading_of(options), cache_of(options))
     results: list[Result] = []
     with console.progress(len(rows), "asking") as advance:
         requests = (Request(row.audio, instruction(row.instruction, input=row.input)) for row in rows)
-        for row, reply in zip(rows, gama.replies(requests, batch_size=batch_size), strict=True):
+        for row, reply in zip(rows, gama.replies(requests, batch_size=batch_size, **how), strict=True):
             answer = str(reply.answer_or_raise())
             results.append(Result(row, answer, right(row, answer)))
             advance(1)

@@ -5,7 +5,6 @@ Each decorator adds its options to a command; their values arrive as the keyword
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -55,12 +54,12 @@ def hub_kernels_option(command: Command) -> Command:
         callback=_allow_hub_kernels,
         help="Let bitsandbytes fetch a compiled CPU kernel from a hub and run it.",
     )
-    return _stack(command, option)
+    return stack(command, option)
 
 
 def model_options(command: Command) -> Command:
     """``model: str | None, quant: str, device: str, dtype: str``: which weights, and how they are held."""
-    return _stack(
+    return stack(
         command,
         click.option(
             "--model",
@@ -105,7 +104,7 @@ def _onnx_folder(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 def runtime_options(command: Command) -> Command:
     """``runtime: str, frontend: str | None, provider: str``: what computes."""
-    return _stack(
+    return stack(
         command,
         click.option(
             "--runtime",
@@ -130,89 +129,6 @@ def runtime_options(command: Command) -> Command:
     )
 
 
-def generation_options(command: Command) -> Command:
-    """``max_new_tokens: int, temperature: float, top_p: float, top_k: int, repetition_penalty: float,
-    seed: int | None, template: str | None``: how answers are written. ``--preset`` changes their defaults."""
-    return _stack(
-        _with_preset(command),
-        click.option(
-            "--preset",
-            metavar="NAME",
-            help="Settings of others: gama-paper. Options given beside it go before it.",
-        ),
-        click.option(
-            "--max-new-tokens",
-            type=click.IntRange(min=1),
-            default=200,
-            show_default=True,
-            metavar="N",
-            help="Stop an answer after N tokens.",
-        ),
-        click.option(
-            "--temperature",
-            type=FiniteRange(min=0),
-            default=0.0,
-            show_default=True,
-            metavar="T",
-            help="0 takes the likeliest token every time; above 0 samples.",
-        ),
-        click.option(
-            "--top-p",
-            type=FiniteRange(min=0, max=1, min_open=True),
-            default=1.0,
-            show_default=True,
-            metavar="P",
-            help="Sample among the likeliest tokens that together hold P of the probability.",
-        ),
-        click.option(
-            "--top-k",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            metavar="K",
-            help="Sample among the K likeliest tokens; 0 for all.",
-        ),
-        click.option(
-            "--repetition-penalty",
-            type=FiniteRange(min=0, min_open=True),
-            default=1.0,
-            show_default=True,
-            metavar="R",
-            help="Above 1, words that were read or said are less likely.",
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(min=0, max=2**63 - 1),
-            metavar="S",
-            help="Repeat the same samples.",
-        ),
-        click.option("--template", metavar="NAME", help="Prompt template. [default: the model's own]"),
-    )
-
-
-def _with_preset(command: Command) -> Command:
-    """The command with the values of ``--preset`` for every option that nobody gave."""
-
-    @functools.wraps(command)
-    def run(*args: Any, preset: str | None, **options: Any) -> Any:
-        if preset is not None:
-            options |= _of_preset(click.get_current_context(), preset)
-        return command(*args, **options)
-
-    return run  # type: ignore[return-value]
-
-
-def _of_preset(ctx: click.Context, name: str) -> dict[str, Any]:
-    """A preset on the command line goes before the settings file; one of the file goes beside what stands there."""
-    from gama.inference.sampling import preset
-
-    sources = click.core.ParameterSource
-    weaker = {sources.DEFAULT, sources.DEFAULT_MAP}
-    if ctx.get_parameter_source("preset") is sources.DEFAULT_MAP:
-        weaker = {sources.DEFAULT}
-    return {key: value for key, value in preset(name).items() if ctx.get_parameter_source(key) in weaker}
-
-
 def threads_option(command: Command) -> Command:
     """``threads: int``: threads that compute."""
     option = click.option(
@@ -223,7 +139,7 @@ def threads_option(command: Command) -> Command:
         metavar="N",
         help="Threads that compute.",
     )
-    return _stack(command, option)
+    return stack(command, option)
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -255,7 +171,7 @@ DEFAULT_CACHE = "the gama cache"
 
 def cache_options(command: Command) -> Command:
     """``cache: str | None, cache_size: int``: where prefixes of clips are kept, and how many bytes of them."""
-    return _stack(
+    return stack(
         command,
         click.option(
             "--cache",
@@ -279,31 +195,72 @@ def cache_options(command: Command) -> Command:
 
 def json_option(command: Command) -> Command:
     """``as_json: bool``: machine-readable output."""
-    return _stack(command, click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."))
+    return stack(command, click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."))
+
+
+def _channel(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    """Callback of ``--channel``."""
+    if value == "mix":
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'mix' nor a channel number such as 0.", ctx, param)
+
+
+def channel_option(command: Command) -> Command:
+    """``channel: str | int``: which channels of a clip are heard."""
+    option = click.option(
+        "--channel",
+        default="mix",
+        show_default=True,
+        metavar="mix|N",
+        callback=_channel,
+        help="Mix all channels, or hear one (the released code hears 0).",
+    )
+    return stack(command, option)
+
+
+def max_duration_option(command: Command) -> Command:
+    """``max_duration: float``: seconds that a clip may last."""
+    option = click.option(
+        "--max-duration",
+        type=FiniteRange(min=0, min_open=True),
+        default=1800.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Refuse a clip that is longer than this.",
+    )
+    return stack(command, option)
 
 
 def span_options(command: Command) -> Command:
     """``start: float | None, end: float | None, max_duration: float``: which part of a clip, in seconds."""
-    return _stack(
+    return stack(
         command,
         click.option("--from", "start", type=FiniteRange(min=0), metavar="SECONDS", help="Hear the clip from here on."),
         click.option(
             "--to", "end", type=FiniteRange(min=0, min_open=True), metavar="SECONDS", help="Hear the clip up to here."
         ),
-        click.option(
-            "--max-duration",
-            type=FiniteRange(min=0, min_open=True),
-            default=1800.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="Refuse a clip that is longer than this.",
-        ),
+        max_duration_option,
     )
+
+
+def batch_size_option(command: Command) -> Command:
+    """``batch_size: int``: prompts computed together."""
+    option = click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Answer N prompts at a time, where the runtime gains by it.",
+    )
+    return stack(command, option)
 
 
 def manifests_argument(command: Command) -> Command:
     """``manifests: tuple[Path, ...]``: one or more manifests."""
-    return _stack(
+    return stack(
         command,
         click.argument(
             "manifests",
@@ -325,7 +282,7 @@ def workers_option(command: Command) -> Command:
         metavar="W",
         help="Processes.",
     )
-    return _stack(command, option)
+    return stack(command, option)
 
 
 def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -339,7 +296,7 @@ def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 
 def remap_options(command: Command) -> Command:
     """``audio_root: Path | None, changes: tuple[tuple[str, str], ...]``: where the clips of a manifest lie."""
-    return _stack(
+    return stack(
         command,
         click.option(
             "--audio-root",
@@ -358,7 +315,8 @@ def remap_options(command: Command) -> Command:
     )
 
 
-def _stack(command: Command, *options: Callable[[Command], Command]) -> Command:
+def stack(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """A command with options, in the order in which help lists them."""
     # click lists options in the order their decorators are read, which is the reverse of how they are applied
     for option in reversed(options):
         command = option(command)

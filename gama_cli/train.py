@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gama.training.processes import first_process_first
+from gama.processes import first_process_first
 from gama_cli import console
 from gama_cli.train_plot import plot
 
@@ -91,10 +91,10 @@ def _train_one(step: Step, request: Request, *, first: bool) -> None:
 
 
 def _say_plan(step: Step) -> None:
+    from gama.processes import count
     from gama.training.plan_subjects import subject_of
     from gama.training.plan_text import plan_lines
     from gama.training.planning import make_plan
-    from gama.training.processes import count
 
     for line in plan_lines(make_plan(subject_of(step), world=count())):
         console.note(line)

@@ -74,7 +74,8 @@ def _rows(
     if not exchange.clips:
         return [_row("empty", exchange.question, exchange.correction or exchange.answer)]
     clip = session.shelf.named(exchange.clips[0])
-    if exchange.windows == 1 and clip.start is None and clip.end is None and not session.hearing.get("channel"):
+    is_whole = clip.start is None and clip.end is None and session.hearing.get("channel", "mix") == "mix"
+    if exchange.windows == 1 and is_whole:
         return [_row(_relative(clip.path, base), exchange.question, exchange.correction or exchange.answer)]
     rows = []
     for index, (group, part) in enumerate(zip(groups([clip]), exchange.parts, strict=True)):

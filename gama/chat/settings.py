@@ -15,7 +15,11 @@ from gama.text import printable
 
 @dataclass(frozen=True)
 class Model:
-    """Which weights, how they are held and what computes; see :func:`gama.inference.opening.load`."""
+    """Which weights, how they are held and what computes; see :func:`gama.inference.opening.load`.
+
+    Attributes:
+        cache: folder of kept prefixes, ``cache_size`` its limit in bytes; None for no folder.
+    """
 
     model: str | None = None
     quant: str = "none"
@@ -24,6 +28,9 @@ class Model:
     runtime: str = "auto"
     frontend: str | None = None
     provider: str = "auto"
+    threads: int | None = None
+    cache: str | None = None
+    cache_size: int = 2 * 10**9
 
 
 @dataclass(frozen=True)

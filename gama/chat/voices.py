@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from gama.chat.settings import Model
 from gama.checkpoints.bundled import model_folder
@@ -14,11 +15,14 @@ QUANTIZATIONS = ("none", "8bit", "4bit")
 
 
 def open_voice(model: Model) -> Voice:
-    """Load it; see :func:`gama.inference.opening.load` for what can be wrong."""
+    """Load it; see :func:`gama.inference.opening.open_asker` for what can be wrong."""
     from gama.inference.memory import Memory
-    from gama.inference.opening import load
+    from gama.inference.opening import open_asker
 
-    return Memory(load(model.model, **{k: v for k, v in asdict(model).items() if k != "model"}))
+    loading = asdict(model)
+    folder, limit = loading.pop("cache"), loading.pop("cache_size")
+    loading["name_or_dir"] = loading.pop("model")
+    return Memory(open_asker(loading, None if folder is None else (Path(folder), limit)))
 
 
 def check(model: Model) -> None:

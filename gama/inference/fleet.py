@@ -18,7 +18,6 @@ from gama.inference.asking import Asker
 from gama.inference.batches import Reply, replies
 from gama.inference.hearing import Asking
 from gama.inference.journal import Journal, Place
-from gama.inference.prefixes import PrefixStore
 from gama.inference.rows import Asked, Key, asked
 from gama.text import json_text
 
@@ -55,13 +54,9 @@ class Work:
 
     def open(self) -> Asker:
         """Load the model."""
-        from gama.inference.opening import load
+        from gama.inference.opening import open_asker
 
-        store = None if self.cache is None else PrefixStore(self.cache[0], limit=self.cache[1])
-        asker = load(**self.loading)
-        if store is not None:
-            asker.keep_prefixes(store)
-        return asker
+        return open_asker(self.loading, self.cache)
 
 
 @dataclass(frozen=True)
@@ -111,10 +106,22 @@ class Run:
             GamaError: where a process ends before its work does.
         """
         if self._positions and devices:
-            with _Processes(self._work, _shares(self._work, self._positions, len(devices)), devices) as processes:
+            with _Processes(self._work, self.shares(len(devices)), devices) as processes:
                 yield from processes.done()
         elif self._positions:
             yield from answer(self._work, self._positions, self._journal.part())
+        self.merge()
+
+    def shares(self, count: int) -> list[list[int]]:
+        """The positions that are left, for so many processes; questions about one clip stay together."""
+        return _shares(self._work, self._positions, count)
+
+    def merge(self) -> None:
+        """Put all lines in order, when every question has one.
+
+        Raises:
+            GamaError: where a question has none.
+        """
         places = self._journal.places()
         if not self._resume:  # what is about to be replaced counts for nothing
             places = {key: place for key, place in places.items() if place.file != self._work.out}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gama.checkpoints.bundled import model_folder
 from gama.errors import GamaError
 from gama.inference.asking import Asker
+from gama.inference.prefixes import PrefixStore
 from gama.instant.engine import has_instant_graphs
 from gama.packages import explained
 
@@ -116,6 +117,23 @@ def load(
     return engine.load(name_or_dir, quant=quant, device=device, dtype=dtype, frontend=heard)
 
 
+def open_asker(loading: dict[str, Any], cache: tuple[Path, int] | None = None) -> Asker:
+    """Load a model that keeps its prefixes on disk, too.
+
+    Args:
+        loading: options of :func:`load`.
+        cache: folder of the prefixes and its limit in bytes; None for no folder.
+
+    Raises:
+        GamaError: as :func:`load`; or, before anything is loaded, for a folder that can keep none.
+    """
+    store = None if cache is None else PrefixStore(cache[0], limit=cache[1])
+    asker = load(**loading)
+    if store is not None:
+        asker.keep_prefixes(store)
+    return asker
+
+
 def _asks_for_torch(quant: str, device: str, dtype: str) -> str:
     """The option that only torch can serve, as it was given; empty where there is none."""
     if quant != "none":
@@ -133,4 +151,4 @@ def _front_end(place: str | Path | None, provider: str, threads: int | None) -> 
     return open_front_end(place, provider, num_threads=threads)
 
 
-__all__ = ["load"]
+__all__ = ["load", "open_asker"]

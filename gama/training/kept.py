@@ -272,7 +272,7 @@ def keep(
 
 
 def _share() -> tuple[int, int]:
-    from gama.training.processes import count, rank
+    from gama.processes import count, rank
 
     return rank(), count()
 

@@ -18,6 +18,8 @@ from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
 from gama.errors import RecipeError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
+from gama.processes import first_process_first
+from gama.products import quicken
 from gama.training import checkpoints, stages
 from gama.training.curriculum import check_output
 from gama.training.ends import clear_ends
@@ -35,7 +37,6 @@ from gama.training.objectives import (
     attention_of,
     describe,
 )
-from gama.training.processes import first_process_first
 from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
 from gama.training.validation import Show, Validation
@@ -122,6 +123,7 @@ def _model(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditio
     if recipe.lora is not None and not stages.has_lora(gama):
         stages.add_lora(gama, recipe.lora)
     stages.set_trainable(gama, recipe.trainable, lora=recipe.lora is not None)
+    quicken(gama)
     return gama, processor
 
 

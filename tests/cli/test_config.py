@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 from gama import home as home_module
 from gama_cli.config import KEYS, _options, path
 from gama_cli.main import SECTIONS, CommandEntry, cli
-from gama_cli.options import generation_options, model_options
+from gama_cli.options import model_options
+from gama_cli.sampling_options import generation_options
 
 Run = Callable[..., Result]
 

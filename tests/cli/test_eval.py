@@ -20,10 +20,18 @@ EVENT = {"start": 0.0, "end": 1.0, "count": 1, "level_db": -20.0, "centroid_hz":
 
 
 class Model:
-    """Says ``A dog.`` about everything."""
+    """Says ``A dog.`` about everything.
 
-    def replies(self, requests: Iterable[Request], *, batch_size: int) -> Iterator[Reply]:
+    Args:
+        calls: what it was loaded and asked with.
+    """
+
+    def __init__(self, calls: list[dict[str, Any]]) -> None:
+        self.calls = calls
+
+    def replies(self, requests: Iterable[Request], *, batch_size: int, **how: Any) -> Iterator[Reply]:
         assert batch_size == 8
+        self.calls.append(how)
         return (Reply(Answer("A dog.")) for _ in requests)
 
 
@@ -31,7 +39,7 @@ class Model:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the model was loaded with."""
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(opening, "load", lambda name, **options: calls.append({"name": name, **options}) or Model())
+    monkeypatch.setattr(opening, "load", lambda **options: calls.append(options) or Model(calls))
     return calls
 
 
@@ -52,7 +60,19 @@ def test_a_table(runner: CliRunner, manifest: Path, loaded: list[dict[str, Any]]
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].split() == ["TASK", "N", "RIGHT", "SHARE"]
     assert ["what,", "one", "event", "3", "1", "33.3", "%"] in [line.split() for line in done.stdout.splitlines()]
-    assert loaded[0]["name"] == "x"
+    assert loaded[0]["name_or_dir"] == "x"
+
+
+def test_how_is_answered(runner: CliRunner, manifest: Path, loaded: list[dict[str, Any]]) -> None:
+    words = ["--preset", "gama-paper", "--top-k", "9", "--seed", "1", "--channel", "0", "--runtime", "torch"]
+    done = runner.invoke(cli, ["eval", str(manifest), *words, "--threads", "3"])
+    assert done.exit_code == 0, done.output
+    loading, how = loaded
+    assert (loading["runtime"], loading["threads"], loading["frontend"]) == ("torch", 3, None)
+    assert how == {
+        **{"max_new_tokens": 400, "temperature": 0.1, "top_p": 0.95, "top_k": 9, "repetition_penalty": 1.1},
+        **{"seed": 1, "template": None, "channel": 0, "max_duration": 1800.0},
+    }
 
 
 def test_json_folds_labels_and_answers(runner: CliRunner, manifest: Path, loaded: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Several processes that train together, as ``torchrun`` or ``accelerate launch`` starts them. No torch at import."""
+"""Several processes that work together, as ``torchrun`` or ``accelerate launch`` starts them. No torch at import."""
 
 from __future__ import annotations
 
@@ -29,3 +29,6 @@ def first_process_first() -> Iterator[bool]:
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         yield rank() == 0
+
+
+__all__ = ["count", "first_process_first", "rank"]
