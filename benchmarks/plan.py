@@ -2,9 +2,9 @@
 
     python benchmarks/plan.py --steps 12 --stages 1 3 5
 
-Each stage starts from the packaged model and reads scenes of its own making. Memory is the peak of the process's
-resident pages; processor seconds are compared beside wall time, because a busy machine stretches the latter. Linux
-only.
+Each stage starts from the packaged model and reads scenes of its own making. Memory is the most that the process held
+of its own, looked at twenty times a second: pages of files that it maps are not its own, the system can take them back.
+Processor seconds are compared beside wall time, because a busy machine stretches the latter. Linux only.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def peak_pages(pid: int) -> int:
-    """Bytes that were resident at most until now."""
+def own_pages(pid: int) -> int:
+    """Bytes in memory that belong to no file."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def trained(words: Sequence[str], folder: Path) -> dict[str, float]:
@@ -51,7 +51,7 @@ def trained(words: Sequence[str], folder: Path) -> dict[str, float]:
     peak, at = 0, []
     while process.poll() is None:
         try:
-            peak = max(peak, peak_pages(process.pid))
+            peak = max(peak, own_pages(process.pid))
             done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
             if done > len(at):
                 at += [(time.monotonic(), processor_seconds(process.pid))] * (done - len(at))

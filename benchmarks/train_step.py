@@ -30,7 +30,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from gama.data.packing import Example, pack
 from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerConfig
 from gama.model.gama import GamaForConditionalGeneration
+from gama.products import quicken
 from gama.training import kept, stages
 from gama.training.objectives import Answering, attention_of
 from gama.training.recipe import Lora
@@ -93,6 +94,7 @@ def our_model(case: Case) -> GamaForConditionalGeneration:
     if case.stage > 1:
         stages.add_lora(gama, Lora())
     stages.set_trainable(gama, TRAINED[case.stage])
+    quicken(gama)
     return gama
 
 
@@ -162,27 +164,29 @@ def built(case: Case, way: str, models: dict[str, tuple[nn.Module, Step]]) -> tu
     return models[key]
 
 
-def compared(case: Case, models: dict[str, tuple[nn.Module, Step]]) -> dict[str, float]:
+def compared(case: Case, ways: Sequence[str], models: dict[str, tuple[nn.Module, Step]]) -> dict[str, float]:
     """The loss of every way without dropout; ends where they are not the same."""
-    found = {}
-    for way in WAYS:
+    found: dict[str, float] = {}
+    for way in ways:
         model, run = built(case, way, models)
         model.eval()
         with torch.no_grad(), settings(way) as precision, autocast(precision):
             found[way] = run().item()
         model.train()
-        if abs(found[way] / found[WAYS[0]] - 1) > TOLERANCE[precision]:
+        if abs(found[way] / found[ways[0]] - 1) > TOLERANCE[precision]:
             raise SystemExit(f"the losses differ: {found}")
     return found
 
 
-def timed(case: Case, repeats: int, clock: Callable[[], float], *, optimizer: bool) -> dict[str, Any]:
+def timed(
+    case: Case, ways: Sequence[str], repeats: int, clock: Callable[[], float], *, optimizer: bool
+) -> dict[str, Any]:
     """Median seconds of every way, one step of each by turns, after one to warm up."""
     models: dict[str, tuple[nn.Module, Step]] = {}
-    losses = compared(case, models)
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    losses = compared(case, ways, models)
+    taken: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(repeats + 1):
-        for way in WAYS:
+        for way in ways:
             model, run = built(case, way, models)
             begun = clock()
             step(way, run)
@@ -192,7 +196,7 @@ def timed(case: Case, repeats: int, clock: Callable[[], float], *, optimizer: bo
                 model.zero_grad(set_to_none=True)
     found = {way: {"seconds": statistics.median(times), "loss": losses[way]} for way, times in taken.items()}
     if optimizer:
-        for way in WAYS[1::2]:
+        for way in ways[1::2]:
             del models[way]  # room for the moments
         found["optimizer"] = moved(models["original"][0], repeats, clock)
     return found
@@ -235,9 +239,9 @@ def memory_of(case: Case, way: str) -> dict[str, float]:
     return {"peak_mib": peak_mib()}
 
 
-def memories(words: list[str]) -> dict[str, Any]:
+def memories(ways: Sequence[str], words: list[str]) -> dict[str, Any]:
     found = {}
-    for way in WAYS:
+    for way in ways:
         command = [sys.executable, __file__, *words, "--measure", way]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -250,16 +254,17 @@ def memories(words: list[str]) -> dict[str, Any]:
 
 
 def table(case: Case, found: dict[str, Any], *, optimizer: bool) -> str:
-    """Each way against the original in the same precision and in float32."""
-    what = "seconds" if "seconds" in found[WAYS[0]] else "peak_mib"
+    """Each way against the original in the same precision and in float32, or the one precision there is."""
+    first_way = next(iter(found))
+    what = "seconds" if "seconds" in found[first_way] else "peak_mib"
     head, digits = {"seconds": ("step, s", 2), "peak_mib": ("peak, MiB", 0)}[what]
     lines = [
-        f"| stage {case.stage} | {head} | original / this, same precision | original fp32 / this |",
+        f"| stage {case.stage} | {head} | original / this, same precision | {first_way} / this |",
         "|---|---|---|---|",
     ]
-    for way in WAYS:
+    for way in [way for way in WAYS if way in found]:
         value, same = found[way][what], found[f"original {way.split()[1]}"][what]
-        lines.append(f"| {way} | {value:.{digits}f} | {same / value:.2f} | {found[WAYS[0]][what] / value:.2f} |")
+        lines.append(f"| {way} | {value:.{digits}f} | {same / value:.2f} | {found[first_way][what] / value:.2f} |")
     if optimizer:
         first, last = found["optimizer"]["original"], found["optimizer"]["ours"]
         lines.append(f"\nAdamW on its own: original {first:.3f} s, ours {last:.3f} s ({first / last:.2f})")
@@ -281,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     made.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    made.add_argument("--precision", choices=["fp32", "bf16"], help="this one alone, which takes less memory")
     made.add_argument("--optimizer", action="store_true", help="time AdamW's own step as well")
     made.add_argument("--memory", action="store_true", help="peak memory instead of time")
     made.add_argument("--json", action="store_true")
@@ -298,9 +304,12 @@ def main() -> None:
     if given.measure:
         print(json.dumps(memory_of(case, given.measure)))
         return
+    ways = [way for way in WAYS if given.precision in (None, way.split()[1])]
     clock = time.perf_counter if given.clock == "wall" else time.process_time
     optimizer = given.optimizer and not given.memory
-    found = memories(sys.argv[1:]) if given.memory else timed(case, given.repeats, clock, optimizer=optimizer)
+    found = (
+        memories(ways, sys.argv[1:]) if given.memory else timed(case, ways, given.repeats, clock, optimizer=optimizer)
+    )
     print(json.dumps(found, indent=2) if given.json else table(case, found, optimizer=optimizer))
 
 

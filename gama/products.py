@@ -1,16 +1,19 @@
-"""Matrix products of the filterbank and the audio tower; without gradients on a CPU they go straight to oneDNN.
+"""Matrix products of the filterbank and the audio tower; on a CPU they go straight to oneDNN.
 
 PyTorch gives float32 products to MKL, which on processors of other makers takes its slow kernels, and its attention for
-the CPU is built on the same. oneDNN reaches more than twice the rate there (docs/speed.md). Where AMX is, PyTorch's own
-way is as fast and stays.
+the CPU is built on the same. oneDNN reaches more than twice the rate there (docs/speed.md), in the products of a
+gradient too. Those of bfloat16 PyTorch itself gives to oneDNN when they are learned. Where AMX is, PyTorch's own way is
+as fast and stays.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -29,9 +32,16 @@ def _kinds() -> frozenset[torch.dtype]:
 
 def direct(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can be called as it is: nothing differentiates, traces, or casts on the way."""
+    return not _learns(x, weight) and _fits(x, weight)
+
+
+def _learns(x: Tensor, weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
     return (
         type(x) is Tensor
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in _kinds()
@@ -51,14 +61,48 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str =
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "none")
 
 
+class _LearnedProduct(torch.autograd.Function):
+    """x (..., I), weight (O, I), bias (O,) or None -> (..., O), and the gradients of all three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(weight if of_x else None, x if of_weight else None)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        weight, x = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_x = None if weight is None else _product(gradient, weight.t())
+        of_weight = None if x is None else _product(rows.t(), x.reshape(-1, x.shape[-1]).t())
+        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def learned_directly(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product that is to be differentiated can be oneDNN's, its gradients too."""
+    return x.dtype == torch.float32 and _learns(x, weight) and _fits(x, weight)
+
+
 class Linear(nn.Linear):
-    """``nn.Linear``, faster without gradients on a CPU; half-precision weights take float32 and give half precision."""
+    """``nn.Linear``, faster on a CPU; half-precision weights take float32 and give half precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = _as(x, self.weight)
         if direct(x, self.weight):
             return _product(x, self.weight, self.bias)
+        if learned_directly(x, self.weight):
+            learned: Tensor = _LearnedProduct.apply(x, self.weight, self.bias)
+            return learned
         return F.linear(x, self.weight, self.bias)
+
+
+def quicken(module: nn.Module) -> None:
+    """Let the plain ``nn.Linear`` in another library's model compute as :class:`Linear` does."""
+    for layer in module.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Linear
 
 
 def linear_gelu(linear: nn.Module, x: Tensor) -> Tensor:

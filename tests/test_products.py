@@ -81,10 +81,27 @@ def test_without_gradients_it_goes_straight(linear: Linear, monkeypatch: pytest.
         linear(random(4, 96))
         linear_gelu(linear, random(4, 96))
     assert len(calls) == 2
-    linear(random(4, 96))
     linear.requires_grad_(False)
     linear(random(4, 96))
     assert len(calls) == 3  # frozen weights need none
+
+
+@needs_onednn
+def test_gradients_come_straight_too(linear: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One product forward, and one for each gradient that is wanted; bfloat16 is left to PyTorch."""
+    calls = []
+    through = products._product
+    monkeypatch.setattr(products, "_product", lambda *args: (calls.append(args), through(*args))[1])
+    wanted = {(True, True): 3, (False, True): 2, (True, False): 2}
+    for (of_x, of_weight), count in wanted.items():
+        linear.requires_grad_(of_weight)
+        linear(random(4, 96).requires_grad_(of_x)).sum().backward()
+        assert len(calls) == count
+        calls.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(random(4, 96).requires_grad_()).sum().backward()
+    linear.bfloat16()(random(4, 96).requires_grad_()).sum().backward()
+    assert not calls
 
 
 def test_it_stands_aside(linear: Linear) -> None:
@@ -100,12 +117,34 @@ def test_it_stands_aside(linear: Linear) -> None:
             assert not direct(torch.empty(4, 96), linear.weight)
 
 
-def test_gradients_are_those_of_the_plain_layer(linear: Linear) -> None:
-    plain = nn.Linear(96, 64)
+@pytest.mark.parametrize("shape", [(96,), (1, 96), (4, 96), (2, 7, 96), (2, 3, 5, 96)])
+@pytest.mark.parametrize("learns", ["all", "bias", "weight", "nothing"])
+def test_gradients_are_those_of_the_plain_layer(linear: Linear, shape: tuple[int, ...], learns: str) -> None:
+    """Against float64: float32 rounding over 96 terms at most. A sum's gradient has no strides."""
+    plain = nn.Linear(96, 64).double()
     plain.load_state_dict(linear.state_dict())
-    for layer in (linear, plain):
-        F.gelu(layer(random(4, 96))).sum().backward()
-    assert torch.equal(linear.weight.grad, plain.weight.grad)  # type: ignore[arg-type]
+    found = []
+    for layer, x in ((linear, random(*shape)), (plain, random(*shape).double())):
+        for name, parameter in layer.named_parameters():
+            parameter.requires_grad_(learns in ("all", name))
+        x.requires_grad_(learns != "weight")
+        out = layer(x)
+        (out.square().sum() if learns == "all" else out.sum()).backward()
+        found.append([out, x.grad, layer.weight.grad, layer.bias.grad])
+    for ours, wanted in zip(*found, strict=True):
+        assert (ours is None) == (wanted is None)
+        assert ours is None or distance(ours, wanted) < 1e-6
+
+
+def test_another_librarys_layers_are_quickened(linear: Linear) -> None:
+    class Other(nn.Linear):
+        pass
+
+    model = nn.ModuleDict({"plain": nn.Linear(96, 64), "other": Other(96, 64), "ours": linear})
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    products.quicken(model)
+    assert [type(model[name]) for name in ("plain", "other", "ours")] == [Linear, Other, Linear]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_traced_graph_holds_plain_operators(linear: Linear) -> None:

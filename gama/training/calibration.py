@@ -15,18 +15,20 @@ from torch import Tensor, nn
 from gama.data import augment
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
+from gama.products import product, quicken
 from gama.training import footprint, stages
 from gama.training.footprint import Shape
 from gama.training.objectives import attention_of, keep_less
 from gama.training.recipe import Recipe
 
-SHARE_OF_RATE = 0.6
-"""What a whole training step reaches of the rate of large products; the original reaches 0.68 on a CPU."""
+SHARE_OF_RATE = {torch.float32: 0.7, torch.bfloat16: 0.6}
+"""What a whole training step reaches of the rate of large products: benchmarks/train_step.py, stage 2."""
 
 _SIDE = 1024  # of the matrices whose product is timed
 _LONGEST = 4.0  # seconds that one micro-batch may take to be tried
 _LARGEST = 2 * 2**30  # bytes of weights, gradients and averages that are made to try it
 _SECONDS = 3.0  # spent on it
+_UPDATED = 2**23  # parameters whose update is timed: more than caches hold
 _FRAMES = 1024
 
 
@@ -55,7 +57,9 @@ class Speed:
     busy: float = 1.0
 
 
-def calibrate(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], flops: int, held: int) -> Speed:
+def calibrate(
+    config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], flops: int, held: int, learning: int
+) -> Speed:
     """Time this machine for a few seconds.
 
     Args:
@@ -63,15 +67,20 @@ def calibrate(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], flops
         shapes: of a usual micro-batch, which is timed, and of the largest one.
         flops: of its forward and backward.
         held: bytes of weights, gradients and optimizer states.
+        learning: parameters that learn.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     begun, processor = time.perf_counter(), time.process_time()
-    rate = product_rate(device, torch.bfloat16 if recipe.training.get("bf16") else torch.float32)
-    guess = flops / rate / SHARE_OF_RATE
+    precision = torch.bfloat16 if recipe.training.get("bf16") else torch.float32
+    rate = product_rate(device, precision)
+    guess = flops / rate / SHARE_OF_RATE[precision]
     item = item_seconds(recipe)
     tried = guess <= _LONGEST and held <= _LARGEST and recipe.quant == "none"
     before = _forget_peak()
-    micro_batch, optimizer = _tried(config, recipe, shapes, device) if tried else (guess, 0.0)
+    if tried:
+        micro_batch, optimizer = _tried(config, recipe, shapes, device)
+    else:
+        micro_batch, optimizer = guess, _update_seconds(learning, device)
     grown = max(0, resident("VmHWM") - before) if tried and before and device == "cpu" else 0
     busy = (time.process_time() - processor) / (time.perf_counter() - begun)
     return Speed(micro_batch, optimizer, item, tried, rate, device, grown, busy)
@@ -97,8 +106,27 @@ def product_rate(device: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large matrix product."""
     side = 8 * _SIDE if device == "cuda" else _SIDE
     left = torch.randn(side, side, device=device).to(dtype)
-    seconds = _seconds(lambda: left @ left, device, 0.5)
+    seconds = _seconds(lambda: product(left, left), device, 0.5)
     return 2 * side**3 / seconds
+
+
+def _update_seconds(learning: int, device: str) -> float:
+    """Seconds of an optimizer step over so many parameters, by those of one over a part of them."""
+    part = max(1, min(learning, _UPDATED))
+    parameter = nn.Parameter(torch.zeros(part, device=device))
+    parameter.grad = torch.ones_like(parameter)
+    return _seconds(_updater([parameter]), device, 0.3) * learning / part
+
+
+def _updater(learning: list[nn.Parameter]) -> Callable[[], None]:
+    """An optimizer step as the Trainer makes it."""
+    optimizer = torch.optim.AdamW(learning, lr=0.0, fused=True)
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+
+    return update
 
 
 def _tried(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], device: str) -> tuple[float, float]:
@@ -108,6 +136,7 @@ def _tried(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], device: 
     if recipe.lora is not None:
         stages.add_lora(gama, recipe.lora)
     stages.set_trainable(gama, recipe.trainable)
+    quicken(gama)
     if footprint.keeps_less(recipe):
         keep_less(gama)
     gama.to(device).train()
@@ -124,13 +153,7 @@ def _tried(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], device: 
             loss = footprint.shaped_loss(gama, recipe, heads, inputs)
         loss.backward()
 
-    learning = [p for p in gama.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=0.0, fused=True)
-
-    def update() -> None:
-        nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-
+    update = _updater([p for p in gama.parameters() if p.requires_grad])
     with attention_of(plain=plain_attention(recipe)):
         micro_batch = _seconds(step, device, _SECONDS)
         step(largest)  # last: in the room that smaller ones have left it does not fit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Step:
     """What one forward and backward of a micro-batch takes.
 
     Attributes:
-        peak: bytes alive at most beside weights, gradients and optimizer states.
+        peak: bytes alive at most beside weights and optimizer states, and beside gradients that were there before.
         flops: floating-point operations of the products.
     """
 
@@ -61,12 +61,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters of one part of the model, and the bytes that hold them."""
+    """Parameters of one part of the model, the bytes that hold them, and those that stay in a mapped file."""
 
     name: str
     trainable: int
     frozen: int
     weights: int
+    mapped: int = 0
 
 
 def skeleton(config: GamaConfig, recipe: Recipe) -> GamaForConditionalGeneration:
@@ -84,14 +85,21 @@ def skeleton(config: GamaConfig, recipe: Recipe) -> GamaForConditionalGeneration
     return gama
 
 
-def parts(gama: GamaForConditionalGeneration, quant: str = "none") -> list[Part]:
-    """Parameters and weights by part; the adapters stand apart from the language model."""
+def parts(gama: GamaForConditionalGeneration, quant: str = "none", mapped: Collection[str] = ()) -> list[Part]:
+    """Parameters and weights by part; the adapters stand apart from the language model.
+
+    Args:
+        gama: the model, as :func:`skeleton` makes it.
+        quant: of the recipe.
+        mapped: ``audio_tower`` and ``language_model``, where their weights come as they are out of a mapped file.
+    """
     packed = {f"{name}.weight" for name, _ in quantized_layers(gama, quant)}
     sums: dict[str, list[int]] = {}
     for name, parameter in gama.named_parameters():
-        entry = sums.setdefault(_part_of(name), [0, 0, 0])
+        entry = sums.setdefault(_part_of(name), [0, 0, 0, 0])
         entry[0 if parameter.requires_grad else 1] += parameter.numel()
-        entry[2] += (
+        untouched = not parameter.requires_grad and parameter.dtype == torch.float32
+        entry[3 if untouched and name.partition(".")[0] in mapped else 2] += (
             packed_bytes(parameter.shape, quant) if name in packed else parameter.element_size() * parameter.numel()
         )
     return [Part(name, *counts) for name, counts in sums.items()]
@@ -201,13 +209,16 @@ _CPU_ATTENTION = {
 }
 
 
-def measure(config: GamaConfig, recipe: Recipe, shape: Shape, *, plain_attention: bool) -> Step:
+def measure(
+    config: GamaConfig, recipe: Recipe, shape: Shape, *, plain_attention: bool, accumulates: bool = True
+) -> Step:
     """One training step of fake tensors.
 
     Args:
         config, recipe: what is trained.
         shape: of the micro-batch.
         plain_attention: whether attention is computed by plain products, as training in bf16 on a CPU does.
+        accumulates: whether gradients are there before the step; otherwise they come while activations go, and count.
     """
     bf16 = bool(recipe.training.get("bf16"))
     gama = skeleton(config, recipe)
@@ -219,7 +230,7 @@ def measure(config: GamaConfig, recipe: Recipe, shape: Shape, *, plain_attention
         heads = training_heads(gama, recipe)
         gama.train()
         for parameter in gama.parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and accumulates:
                 parameter.grad = torch.empty_like(parameter)
         inputs = random_inputs(gama, recipe, shape)
         with LivePeak(_tensors(gama)) as live, FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as flops:

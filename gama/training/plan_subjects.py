@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from gama.checkpoints.apart import is_apart
 from gama.checkpoints.bundled import model_folder
 from gama.model.configuration import GamaConfig
 from gama.model.processing import GamaProcessor
@@ -27,7 +30,16 @@ def subject_of(step: Step) -> Subject:
     promised = {str(DATA / made.name / MANIFEST): made.count for made in step.makes}
     if folder is None:
         return Subject(recipe, _config(_described(recipe, step.file)), None, promised)
-    return Subject(recipe, GamaConfig.from_pretrained(folder), _processor(folder), promised)
+    config = GamaConfig.from_pretrained(folder)
+    return Subject(recipe, config, _processor(folder), promised, _mapped(step, folder, config))
+
+
+def _mapped(step: Step, folder: Path, config: GamaConfig) -> frozenset[str]:
+    """What is read from the parent's file without a copy: of its weights all that are float32 and stay as they are."""
+    if folder != step.parents.get("language_model") or config.dtype != torch.float32 or step.recipe.quant != "none":
+        return frozenset()
+    copied = is_apart(folder) or step.parents.get("audio_tower") != folder
+    return frozenset({"language_model"} if copied else {"language_model", "audio_tower"})
 
 
 def _processor(folder: Path) -> Any | None:

@@ -34,7 +34,8 @@ def _memory_line(plan: Plan) -> str:
         "program": memory.program,
     }
     inside = ", ".join(f"{name} {_size(size)}" for name, size in kinds.items())
-    return f"memory {_size(memory.total)}: {inside}"
+    beside = f"; {_size(memory.mapped)} of frozen weights stay in their file, mapped" if memory.mapped else ""
+    return f"memory {_size(memory.total)}: {inside}{beside}"
 
 
 def _fit_line(plan: Plan) -> str:
@@ -78,6 +79,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
             "activations": memory.activations,
             "program": memory.program,
             "total": memory.total,
+            "mapped": memory.mapped,
             "available": plan.available,
             "where": plan.where,
         },

@@ -36,10 +36,12 @@ class Memory:
     """Bytes by what they hold.
 
     Attributes:
-        weights: of every part.
+        weights: of every part, but for what is mapped.
         gradients, optimizer: of what learns.
         activations: of a micro-batch of the recipe, at their highest.
         program: what the process holds before: libraries on a CPU, the context on a GPU.
+        mapped: frozen weights that stay in the file they came from: read, not held, and not in the total. The system
+            can take their room and read them again.
     """
 
     weights: int
@@ -47,6 +49,7 @@ class Memory:
     optimizer: int
     activations: int
     program: int
+    mapped: int = 0
 
     @property
     def total(self) -> int:
@@ -104,12 +107,14 @@ class Subject:
         config: of its model.
         processor: the model's, where it is there.
         promised: scenes of the manifests that are made before the stage runs.
+        mapped: see :func:`gama.training.footprint.parts`.
     """
 
     recipe: Recipe
     config: GamaConfig
     processor: Any | None = None
     promised: Mapping[str, int] = field(default_factory=dict)
+    mapped: frozenset[str] = frozenset()
 
 
 def make_plan(subject: Subject, *, gpu: int | None = None, world: int = 1) -> Plan:
@@ -126,19 +131,23 @@ def make_plan(subject: Subject, *, gpu: int | None = None, world: int = 1) -> Pl
     prefix = 0 if recipe.objective == "tagging" else config.num_audio_tokens
     lengths = row_lengths(recipe, subject.processor, prefix, subject.promised)
     mean, widest = lengths.padded(micro)
-    parts = tuple(footprint.parts(footprint.skeleton(config, recipe), recipe.quant))
+    mapped = frozenset() if gpu is not None or torch.cuda.is_available() else subject.mapped
+    parts = tuple(footprint.parts(footprint.skeleton(config, recipe), recipe.quant, mapped))
     shapes = Shape(micro, mean, lengths.mean_targets), Shape(micro, widest, max(lengths.targets))
-    at = {rows: _step(config, recipe, dataclasses.replace(shapes[1], rows=rows)) for rows in (1, 2)}
     held = _held(parts, recipe)
+    at = {rows: _step(config, recipe, dataclasses.replace(shapes[1], rows=rows)) for rows in (1, 2)}
+    if accumulation == 1:
+        at = {rows: dataclasses.replace(step, peak=step.peak - held[1]) for rows, step in at.items()}
     program = _CUDA_CONTEXT if gpu is not None else calibration.resident() or _CUDA_CONTEXT
     available, where = (gpu, "the GPU asked for") if gpu is not None else _memory_here()
     flops = _line(at[1].flops, at[2].flops, micro)
-    speed = calibration.calibrate(config, recipe, shapes, flops, sum(held))
-    counted = _line(at[1].peak, at[2].peak, micro)
+    speed = calibration.calibrate(config, recipe, shapes, flops, sum(held), held[1] // FLOAT)
+    counted = max(1, _line(at[1].peak, at[2].peak, micro))
     # a process on a CPU loses room between the blocks that it frees, which a step that was tried tells
     activations = counted if gpu is not None else max(counted, speed.grown - sum(held))
-    memory = Memory(*held, activations, program)
-    largest = _largest(at, (available * _SPARE - (memory.total - activations)) * counted / activations)
+    memory = Memory(*held, activations, program, sum(part.mapped for part in parts))
+    taken = memory.total - activations + memory.mapped
+    largest = _largest(at, (available * _SPARE - taken) * counted / activations)
     seconds = accumulation * (speed.micro_batch + micro * (speed.item + lengths.seconds)) + speed.optimizer
     steps = _steps(recipe, lengths.rows, micro * world, accumulation)
     batch = micro * accumulation
@@ -170,16 +179,17 @@ def _step(config: GamaConfig, recipe: Recipe, shape: Shape) -> Step:
     alike = dataclasses.replace(recipe, name="", starts_from={}, otherwise=None, data=data, training=training)
     key = yaml.safe_dump([config.to_json_string(), alike.resolved()])
     _subjects[key] = (config, alike)
-    return _measured(key, shape)
+    return _measured(key, shape, int(recipe.training.get("gradient_accumulation_steps", 1)) > 1)
 
 
 _subjects: dict[str, tuple[GamaConfig, Recipe]] = {}
 
 
 @lru_cache(maxsize=32)
-def _measured(key: str, shape: Shape) -> Step:
+def _measured(key: str, shape: Shape, accumulates: bool) -> Step:
     config, recipe = _subjects[key]
-    return footprint.measure(config, recipe, shape, plain_attention=calibration.plain_attention(recipe))
+    plain = calibration.plain_attention(recipe)
+    return footprint.measure(config, recipe, shape, plain_attention=plain, accumulates=accumulates)
 
 
 def _line(one: int, two: int, rows: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -45,11 +46,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    folder: Path, name: str, parent: Path, clips: Path, *, launcher: list[str], **changes: Any
+    folder: Path, name: str, parent: Path, clips: Path, *more: str, launcher: list[str], **changes: Any
 ) -> subprocess.CompletedProcess[str]:
     stage = tiny.write_stage(folder / name / "stage1.yaml", **SAME | changes)
     words = ["-m", "gama_cli.main", "train", "--recipe", str(stage), "--stage", "1", "--from", str(parent)]
-    words += ["--data", str(clips), "--output", str(folder / name / "run")]
+    words += ["--data", str(clips), "--output", str(folder / name / "run"), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *launcher, *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
@@ -89,14 +90,42 @@ def test_two_processes_train_as_one(tmp_path: Path, parent: Path, clips: Path, a
     assert again.returncode != 0 and "already holds a run" in again.stderr
 
 
+# without accelerators the weights cannot be sent around before they are cut: each process reads them
+FSDP: dict[str, Any] = {
+    "fsdp": "full_shard",
+    "fsdp_config": {
+        "version": 1,
+        "use_orig_params": True,
+        "sync_module_states": False,
+        "cpu_ram_efficient_loading": False,
+    },
+}
+
+
 @pytest.mark.slow
 def test_weights_shared_among_processes(tmp_path: Path, parent: Path, clips: Path, alone: Path) -> None:
-    # without accelerators the weights cannot be sent around before they are cut: each process reads them
-    settings = {"version": 1, "use_orig_params": True, "sync_module_states": False, "cpu_ram_efficient_loading": False}
-    config = {"fsdp": "full_shard", "fsdp_config": settings}
-    done = run(tmp_path, "shared", parent, clips, launcher=TOGETHER, **config)
+    """Trained as one, stopped after half of the steps, and gone on with to the same end."""
+    done = run(tmp_path, "shared", parent, clips, launcher=TOGETHER, save_steps=STEPS // 2, save_total_limit=9, **FSDP)
     assert done.returncode == 0, done.stderr
-    require_alike(tmp_path / "shared" / "run", alone)
+    output = tmp_path / "shared" / "run"
+    require_alike(output, alone)
+    before = tiny.metrics(output)
+    leave_as_killed_at(output, STEPS // 2)
+    again = run(tmp_path, "shared", parent, clips, "--resume", launcher=TOGETHER, save_steps=STEPS // 2, **FSDP)
+    assert again.returncode == 0, again.stderr
+    assert [line["loss"] for line in tiny.metrics(output)] == [line["loss"] for line in before]
+    require_alike(output, alone)
+
+
+def leave_as_killed_at(output: Path, step: int) -> None:
+    """Take away all that a run wrote after a checkpoint."""
+    for path in output.glob("checkpoint-*"):
+        if path.name != f"checkpoint-{step}":
+            shutil.rmtree(path)
+    for name in ("model.safetensors", "config.json"):
+        (output / name).unlink()
+    lines = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (output / "metrics.jsonl").write_text("".join(lines[: step + 1]))
 
 
 @pytest.mark.slow

@@ -81,6 +81,32 @@ def test_nothing_is_allocated_and_all_is_counted() -> None:
     assert footprint.measure(CONFIG, packed, small, plain_attention=False).flops == one.flops
 
 
+def test_gradients_that_come_while_activations_go() -> None:
+    """In the first micro-batch of a step both are never whole at once."""
+    recipe = dataclasses.replace(RECIPE, objective="text", trainable=("language_model",), lora=None)
+    before, coming = (
+        footprint.measure(CONFIG, recipe, Shape(1, 8, 8), plain_attention=False, accumulates=accumulates)
+        for accumulates in (True, False)
+    )
+    gradients = 4 * sum(part.trainable for part in footprint.parts(footprint.skeleton(CONFIG, recipe)))
+    assert before.peak < coming.peak < before.peak + gradients
+    assert before.flops == coming.flops
+
+
+def test_weights_that_stay_in_their_file() -> None:
+    """Float32 that nothing changes is mapped; what learns, or is rounded, is held."""
+    recipe = dataclasses.replace(with_training(RECIPE, bf16=True), trainable=("aggregator", "projectors"), lora=None)
+    gama = footprint.skeleton(CONFIG, recipe)
+    held = {part.name: part for part in footprint.parts(gama)}
+    read = {part.name: part for part in footprint.parts(gama, mapped={"audio_tower", "language_model"})}
+    assert read["encoder"].mapped == held["encoder"].weights == 4 * held["encoder"].frozen
+    assert read["encoder"].weights == read["projectors"].mapped == 0
+    assert read["projectors"].weights == held["projectors"].weights
+    language = read["language model"]
+    halved = sum(2 * p.numel() for p in gama.language_model.parameters() if p.dtype == torch.bfloat16)
+    assert halved > 0 and (language.weights, language.mapped) == (halved, held["language model"].weights - halved)
+
+
 @pytest.mark.parametrize(("objective", "more"), [("tagging", {}), ("naming", {"hearing": 1.0}), ("text", {})])
 def test_every_objective_can_be_planned(objective: str, more: dict[str, float]) -> None:
     trainable = ("language_model",) if objective == "text" else ("encoder",)
@@ -188,9 +214,26 @@ def test_a_stage_whose_parents_are_not_there_is_planned_all_the_same(
     assert subject_of(step).processor is None
 
 
+def test_what_a_parents_file_holds_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write_parent(tmp_path / "base")
+    (step,) = steps_of(Request("gama", "1", parent=Path("base")))
+    subject = subject_of(step)
+    assert subject.mapped == {"language_model", "audio_tower"}
+    quick(monkeypatch)
+    plan = make_plan(subject)
+    assert plan.memory.mapped > 0 and "mapped" in plan_lines(plan)[1]
+    assert make_plan(dataclasses.replace(subject, mapped=frozenset())).memory.total > plan.memory.total
+    assert make_plan(subject, gpu=2**34).memory.mapped == 0
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text().replace('"float32"', '"bfloat16"'))
+    assert subject_of(step).mapped == frozenset()
+
+
 def test_a_step_is_timed(tmp_path: Path) -> None:
-    speed = calibration.calibrate(CONFIG, RECIPE, [Shape(1, 112, 8), Shape(1, 128, 8)], 10**8, 10**6)
+    speed = calibration.calibrate(CONFIG, RECIPE, [Shape(1, 112, 8), Shape(1, 128, 8)], 10**8, 10**6, 10**5)
     assert speed.tried and speed.micro_batch > 0 and speed.rate > 1e8 and 0 <= speed.grown < 2**30
-    guessed = calibration.calibrate(CONFIG, RECIPE, [Shape(1, 112, 8), Shape(1, 128, 8)], 10**8, 10**12)
+    guessed = calibration.calibrate(CONFIG, RECIPE, [Shape(1, 112, 8), Shape(1, 128, 8)], 10**8, 10**12, 10**5)
     assert not guessed.tried
-    assert guessed.micro_batch == pytest.approx(10**8 / guessed.rate / calibration.SHARE_OF_RATE)
+    assert guessed.micro_batch == pytest.approx(10**8 / guessed.rate / calibration.SHARE_OF_RATE[torch.float32])
+    assert 0 < guessed.optimizer < 1.0
