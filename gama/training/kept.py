@@ -198,9 +198,9 @@ class KeptStore:
         tower.eval()
         try:
             for begin in range(0, len(clips), BATCH):
-                fbanks = [self.features[index].astype(np.float32) for index in clips[begin : begin + BATCH]]
+                fbanks = [torch.from_numpy(self.features[index]).float() for index in clips[begin : begin + BATCH]]
                 with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                    yield outputs(tower, self.layout, torch.from_numpy(np.stack(fbanks)).to(device)).cpu().numpy()
+                    yield outputs(tower, self.layout, torch.stack(fbanks).to(device)).cpu().numpy()
         finally:
             tower.train(training)
 
