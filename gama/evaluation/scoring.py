@@ -6,15 +6,12 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gama.data.manifest import Row, by_clip, read
 from gama.data.scenes.answers import QA, named, score
 from gama.data.scenes.classes import BY_LABEL
 from gama.errors import ManifestError
-
-if TYPE_CHECKING:
-    pass
 
 REFUSALS = ("i hear nothing", "only noise", "i can only answer")
 """How gama-mini says that there is nothing to answer."""

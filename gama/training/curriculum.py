@@ -76,7 +76,8 @@ def plan(request: Request) -> list[Step]:
     """
     steps = steps_of(request)
     if missing := list(dict.fromkeys(m for step in steps for m in _missing(step, request, steps))):
-        raise RecipeError(f"{len(missing)} thing(s) are missing: {'; '.join(missing)}", _WORKS_NOW)
+        count = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
+        raise RecipeError(f"{count} missing: {'; '.join(missing)}", _WORKS_NOW)
     for step in steps:
         check_output(step.output, request.resume)
     return steps
@@ -93,7 +94,8 @@ def steps_of(request: Request) -> list[Step]:
     steps = []
     for file in files:
         output = request.output if request.output and not whole else runs / file.stem
-        if whole and request.resume and (output / "config.json").exists():
+        if whole and request.resume and _holds_model(output):
+            _require_made_of(output, file, {step.output for step in steps})
             continue
         recipe = read_recipe(file, request.overrides)
         sets = read_sets(file.parent)
@@ -107,6 +109,16 @@ def steps_of(request: Request) -> list[Step]:
         step = Step(f"{name}/{file.stem}", file, output, parents, recipe, found.make, found.left_out, stand_in)
         steps.append(step)
     return steps
+
+
+def _require_made_of(output: Path, file: Path, to_come: set[Path]) -> None:
+    """A finished stage began with what the curriculum has made, so none of that is still to come."""
+    for name in parent_names(read_yaml(file), file).values():
+        if output.parent / name in to_come:
+            raise RecipeError(
+                f"{output} is finished, but not {output.parent / name}, with which it begins in the curriculum",
+                f"move {output} away, or give another --output",
+            )
 
 
 def check_output(output: Path, resume: bool) -> None:
@@ -187,15 +199,10 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
         if _holds_model(folder):
             if lost := lost_base(folder):
                 yield f"the language model of {folder}: {lost} (put it back, or name its folder in {folder / BASE})"
-            continue
-        if folder == request.parent:
+        elif folder == request.parent:
             yield f"the model {folder} given by --from (a folder that holds config.json)"
-        elif not (step.file.parent / f"{folder.name}.yaml").is_file():
-            made_by = f"give a model's folder with --from DIR, {_start(folder)}"
-            yield f"the parent {folder} (no stage of the recipe: {made_by})"
         else:
-            how = f"gama train --recipe {recipe} --stage {folder.name.removeprefix('stage')}"
-            yield f"the parent {folder} (make it with: {how})"
+            yield from _missing_parent(folder, step.file.parent, f"gama train --recipe {recipe} --stage")
     if not step.parents and "text_config" not in step.recipe.model:
         yield f"a model for {step.file.name} to start from (give --from DIR, or the recipe starts_from or model)"
     manifests = [Path(m) for m in step.recipe.data.manifests]
@@ -208,10 +215,24 @@ def _missing(step: Step, request: Request, steps: Sequence[Step]) -> Iterator[st
             yield f"the manifest {manifest}{made_by}"
 
 
+def _missing_parent(folder: Path, recipe: Path, command: str) -> Iterator[str]:
+    """A parent that is not there, and what it begins with in turn."""
+    file = recipe / f"{folder.name}.yaml"
+    if not file.is_file():
+        yield f"the parent {folder} (no stage of the recipe: give a model's folder with --from DIR, {_start(folder)})"
+        return
+    yield f"the parent {folder} (make it with: {command} {folder.name.removeprefix('stage')})"
+    for name in parent_names(read_yaml(file), file).values():
+        if not _holds_model(folder.parent / name):
+            yield from _missing_parent(folder.parent / name, recipe, command)
+
+
 def _start(folder: Path) -> str:
     """What makes the model that the authors' first stage began with."""
     pull = f"gama pull llama-2-7b-chat-qformer --to {folder.parent}"
-    return f"or make it with: {pull}; gama convert --base {folder.parent / _AUTHORS_BASE} --stage1 -o {folder}"
+    convert = f"gama convert --base {folder.parent / _AUTHORS_BASE} --stage1 -o {folder}"
+    form = " --aggregator paper" if folder.parent.name == "paper" else ""
+    return f"or make it with: {pull}; {convert}{form}"
 
 
 def _preparation(manifest: Path, recipe: Path) -> str:

@@ -11,7 +11,7 @@ _GIB = 2**30
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """A plan in six lines."""
+    """A plan in five lines."""
     learning = [f"{part.name} {_count(part.trainable)}" for part in plan.parts if part.trainable]
     every = sum(part.trainable + part.frozen for part in plan.parts)
     total = sum(part.trainable for part in plan.parts)
@@ -61,7 +61,7 @@ def _steps_line(plan: Plan) -> str:
 def _hours_line(plan: Plan) -> str:
     speed = plan.speed
     how = "a step was timed" if speed.tried else f"computed from {speed.rate / 1e9:.0f} GFLOP/s of products"
-    work = f"{plan.flops_a_step / 1e12:.3g} TFLOP and {plan.seconds_a_step:.3g} s a step"
+    work = f"{_figure(plan.flops_a_step / 1e12)} TFLOP and {_figure(plan.seconds_a_step)} s a step"
     hours = "" if plan.hours is None else f"{_hours(plan.hours)} on this machine's {speed.device}: "
     return f"{hours}{work} ({how})"
 
@@ -98,6 +98,10 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "device": plan.speed.device,
         "hours": plan.hours,
     }
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _count(number: int) -> str:

@@ -139,7 +139,8 @@ def start(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForCondition
     if tower != source:
         other, _ = load_model(tower, quant="none", device="cpu", dtype="float32", adapter=False)
         gama.audio_tower.load_state_dict(other.audio_tower.state_dict(), strict=True)
-        gama.config.lineage = other.config.lineage + gama.config.lineage
+        heard = other.config.lineage  # the two may share their first stages
+        gama.config.lineage = heard + [entry for entry in gama.config.lineage if entry not in heard]
     return gama, processor
 
 

@@ -80,12 +80,15 @@ def test_all_stages(folder: Path) -> None:
     with pytest.raises(RecipeError, match="runs/mine/ears already holds a run"):
         plan(Request("mine", "all", data=data))
     assert names(plan(Request("mine", "all", data=data, resume=True))) == ["mine/stage1", "mine/stage2"]
+    model(Path("runs/mine/stage2"))  # of another parent than the stage 1 that is to come
+    with pytest.raises(RecipeError, match="runs/mine/stage2 is finished, but not runs/mine/stage1, with which"):
+        plan(Request("mine", "all", data=data, resume=True))
 
 
 def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         plan(Request("mine", "1"))
-    assert "3 thing(s) are missing" in caught.value.message
+    assert "3 things are missing" in caught.value.message
     for part in (
         "runs/mine/ears (make it with: gama train --recipe mine --stage ears)",
         "runs/mine/words (make it with: gama train --recipe mine --stage words)",
@@ -108,6 +111,10 @@ def test_everything_missing_is_named_with_what_makes_it(folder: Path) -> None:
     start = "gama convert --base runs/mine/Llama-2-7b-chat-hf-qformer --stage1 -o runs/mine/far"
     with pytest.raises(RecipeError, match=rf"runs/mine/far \(no stage of the recipe: give .* --from DIR, or .*{start}"):
         plan(Request("mine", "2", overrides=("starts_from=far",)))
+    with pytest.raises(RecipeError, match=r"runs/mine/stage1 \(make.*runs/mine/ears \(make.*runs/mine/words \(make"):
+        plan(Request("mine", "2"))  # down to what a parent begins with
+    with pytest.raises(RecipeError, match="convert .* -o runs/paper/base --aggregator paper"):
+        plan(Request("paper", "1"))
     assert not Path("runs").exists()
 
 
