@@ -52,6 +52,7 @@ def stages(tables: list[Path], out: Path) -> None:
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in tables}
     tasks = [task for task in next(reversed(read.values())) if task != "false refusals"]
     figure, axes = pyplot.subplots(figsize=(9, 5))
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # type: ignore[attr-defined]
     for task in tasks:
         at = [(i, t[task]["accuracy"]) for i, t in enumerate(read.values()) if task in t]
         axes.plot([i for i, _ in at], [100 * share for _, share in at], marker="o", label=task)
