@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gama.bench.child import peak_memory
 
 SECONDS = 10.0
 REPEATS = {1: 10, 8: 3}
@@ -117,7 +118,7 @@ def measure(size: str, folder: Path, way: str, batch: int, repeats: int) -> dict
     else:
         run = onnx_way(folder / way.split()[1] / "prefix.onnx", waveform)
     seconds = timed(run, repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (peak_memory() or 0) / 2**20
     return {"way": way, "batch": batch, "seconds": seconds, "peak_mib": peak, "flops": flops}
 
 

@@ -83,7 +83,7 @@ def _train_one(step: Step, request: Request, *, first: bool) -> None:
         return
     console.note(f"{step.name}: {step.file.name} -> {step.output}")
     if step.stand_in:
-        console.note(f"{step.name}: not all of its parents have been trained: starting from the packaged {step.stand_in}")
+        console.note(f"{step.name}: not all parents have been trained: starting from the packaged {step.stand_in}")
     _say_plan(step)
     with _watched(step.name) as watch:
         train_stage(step, request, watch=watch, show=_show_sample)

@@ -117,7 +117,8 @@ class AnswerCollator:
         key_weight: how much more the words count that decide whether an answer is right.
         transcripts: put the scene's words where the prefix would be (text pre-training).
         naming: also give the words that each soft token should name.
-        max_answer: longest question and answer together, in tokens.
+        max_answer: tokens of question and answer together, to which the answer is cut; a longer question stays whole,
+            with one token of its answer.
     """
 
     def __init__(
@@ -166,7 +167,10 @@ class AnswerCollator:
         return data
 
     def example(self, instruction: str, output: str) -> Example:
-        """A question and answer as ids, cut to ``max_answer`` as the original cuts to ``cutoff_len``."""
+        """A question and answer as ids, the answer cut so that both have ``max_answer``, but never to nothing.
+
+        A question is not cut; the original cuts both to ``cutoff_len`` from the end.
+        """
         prompt = list(self.ids(self.template.replace("{instruction}", instruction)))
         answer = [*self.ids(output), self.tokenizer.eos_token_id][: max(1, self.max_answer - len(prompt))]
         weights = [self.key_weight if i in self.decisive else 1.0 for i in answer]

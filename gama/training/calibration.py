@@ -18,6 +18,7 @@ from gama.model.gama import GamaForConditionalGeneration
 from gama.products import product, quicken
 from gama.training import footprint, stages
 from gama.training.footprint import Shape
+from gama.training.kept import halve, is_halved
 from gama.training.objectives import attention_of, keep_less
 from gama.training.recipe import Recipe
 
@@ -136,6 +137,8 @@ def _tried(config: GamaConfig, recipe: Recipe, shapes: Sequence[Shape], device: 
     if recipe.lora is not None:
         stages.add_lora(gama, recipe.lora)
     stages.set_trainable(gama, recipe.trainable)
+    if is_halved(recipe):
+        halve(gama.language_model)
     quicken(gama)
     if footprint.keeps_less(recipe):
         keep_less(gama)

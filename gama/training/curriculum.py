@@ -91,7 +91,7 @@ def steps_of(request: Request) -> list[Step]:
     runs = request.output if request.output and whole else RUNS / name
     if request.output and not whole:
         runs = request.output.parent
-    steps = []
+    steps: list[Step] = []
     for file in files:
         output = request.output if request.output and not whole else runs / file.stem
         if whole and request.resume and _holds_model(output):
@@ -247,6 +247,10 @@ def _preparation(manifest: Path, recipe: Path) -> str:
 
 def checked(steps: Sequence[Step]) -> list[Step]:
     """The steps with their training arguments checked, before the first of them runs (imports transformers)."""
+    from gama.training.integrations import require_packages
+
+    for step in steps:
+        require_packages(step.recipe)
     return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
 
 

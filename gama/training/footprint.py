@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -321,8 +322,19 @@ def shaped_loss(
         embeds = torch.cat([gama.place(prefix).to(embeds.dtype), embeds[:, prefix.shape[1] :]], dim=1)
     places = {"attention_mask": inputs["mask"], "position_ids": ids}
     targets = inputs["targets"]
-    logits = gama(inputs_embeds=embeds, use_cache=False, logits_to_keep=targets.shape[1], **places).logits
+    with _flat_rows(gama.get_output_embeddings()):
+        logits = gama(inputs_embeds=embeds, use_cache=False, logits_to_keep=targets.shape[1], **places).logits
     return loss + F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+@contextmanager
+def _flat_rows(head: nn.Module) -> Iterator[None]:
+    """Within, the head sees its rows as a training step gives them, (1, N, D): of a part of (B, T, D) it is slow."""
+    hook = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1).unsqueeze(0), *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _prefix(gama: GamaForConditionalGeneration, recipe: Recipe, audio: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,12 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import gama as package
 from gama.checkpoints.apart import weights_sha256
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe
 
 LINEAGE = "lineage.json"
+RECIPE = "recipe.yaml"
+
+# what may change in mid run: how long, what is said, kept and looked at, how rows are read, what memory is spent
+_FREE = (
+    *("max_steps", "num_train_epochs", "report_to", "run_name", "project", "disable_tqdm"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),  # they go with how many processes there are
+)
+_FREE_KINDS = (
+    *("save_", "logging_", "log_", "eval_", "dataloader_", "per_device_eval_", "ddp_"),
+    *("gradient_checkpointing", "activation_checkpointing"),
+)
+# compared by the hashes of require_same_origin, wherever they lie and whatever they are called
+_BY_HASH = ("name", "starts_from", "otherwise", "data.manifests")
 
 
 @dataclass(frozen=True)
@@ -99,3 +115,58 @@ def require_same_origin(checkpoint: Path, lineage: Lineage) -> None:
                 f"{checkpoint.parent}: {what} has changed since {checkpoint.name} was written",
                 "put it back, or train anew into another --output",
             )
+
+
+def require_same_recipe(checkpoint: Path, recipe: Recipe) -> None:
+    """Refuse to go on with settings that a checkpoint overrules, or that would tell of a run which never was.
+
+    Limits and intervals, what is reported, how rows are read and how many a process takes at once may differ.
+
+    Args:
+        checkpoint: with the recipe that it was written with; one without is not compared.
+        recipe: the stage as it is asked for now.
+
+    Raises:
+        RecipeError: naming the keys that differ.
+    """
+    file = checkpoint / RECIPE
+    if not file.is_file():
+        return
+    before = _decisive(yaml.safe_load(file.read_text(encoding="utf-8")))
+    now = _decisive(yaml.safe_load(recipe_text(recipe)))
+    defaults = _defaults()
+    keys = [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key, defaults.get(key))]
+    if keys:
+        raise RecipeError(
+            f"{checkpoint.parent}: {', '.join(keys)} changed since {checkpoint.name} was written, "
+            "and a run goes on with the recipe that it began with",
+            "put the recipe back, or train anew into another --output",
+        )
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.resolved(), sort_keys=False)
+
+
+def _decisive(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved recipe decides about the weights, the keys of its sections as ``section.key``."""
+    flat: dict[str, Any] = {}
+    for key, value in resolved.items():
+        section = {f"{key}.{name}": v for name, v in value.items()} if key in ("data", "loss") else {key: value}
+        flat |= {name: v for name, v in section.items() if not _is_free(name)}
+    if isinstance(flat.get("data.validation"), str):
+        del flat["data.validation"]  # rows of its own; a share is taken from those that are learned
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return key in (*_FREE, *_BY_HASH, "data.samples") or key.startswith(_FREE_KINDS)
+
+
+def _defaults() -> dict[str, Any]:
+    """What a key that is not given stands for."""
+    from transformers import TrainingArguments
+
+    own = _decisive(yaml.safe_load(recipe_text(Recipe("", "text"))))
+    return {f.name: f.default for f in dataclasses.fields(TrainingArguments)} | own

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gama.errors import GamaError
+from gama.training.checkpoints import last_checkpoint
 from gama.training.files import replace_text
 
 METRICS = "metrics.jsonl"
@@ -79,9 +80,9 @@ class MetricsLog(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         self.loss = self.numbers.own_loss(args.world_size)
-        _require_finite("loss", self.loss, state)
+        self._require_finite("loss", self.loss, state)
         if not args.fp16:  # there the scaler skips such a step by design
-            _require_finite("gradient norm", self.numbers.grad_norm, state)
+            self._require_finite("gradient norm", self.numbers.grad_norm, state)
         self.numbers.learning_rate = float(optimizer.param_groups[0]["lr"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -99,12 +100,14 @@ class MetricsLog(TrainerCallback):
         if self.watch is not None:
             self.watch(state.global_step, state.max_steps, line)
 
-
-def _require_finite(what: str, value: Any, state: Any) -> None:
-    if value is not None and not math.isfinite(float(value)):
+    def _require_finite(self, what: str, value: Any, state: Any) -> None:
+        if value is None or math.isfinite(float(value)):
+            return
+        last = last_checkpoint(self.path.parent)
+        kept = f"; {last.name} is kept" if last else ""
         raise GamaError(
-            f"the {what} became {float(value)} at step {state.global_step + 1}; the last checkpoint is kept",
-            "lower learning_rate and continue with --resume",
+            f"the {what} became {float(value)} at step {state.global_step + 1}{kept}",
+            "train anew into another --output with a lower learning_rate",
         )
 
 

@@ -36,7 +36,8 @@ class Data:
         augmentation: share of clips that are equalised and masked.
         keep_frozen: whether what encoder and Q-Former give for a clip is computed once and kept, where they do not
             learn (objective answer).
-        cutoff: longest question and answer together in tokens, the token before them (``<s>``) counted.
+        cutoff: tokens of question and answer together, the one before them (``<s>``) counted, to which the answer is
+            cut; a longer question stays whole, with one token of its answer.
         validation: a manifest of rows that are kept out of training and tell how well it goes; or a share of the clips.
         samples: how many of its questions are answered at every evaluation.
     """

@@ -31,7 +31,8 @@ class RowLengths:
         rows: items an epoch; None where that is not known.
         widths: tokens of the sampled items with their prefix, unpadded.
         targets: those of them that count in the loss.
-        sampled: whether they were counted; otherwise they are the longest that the cut-off lets through.
+        sampled: whether they were counted; otherwise they are what the cut-off lets through, which a question that is
+            longer by itself exceeds.
         seconds: time to make one item without its features.
     """
 

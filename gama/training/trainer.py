@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
 from gama.checkpoints.apart import base_of
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
 from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
-from gama.errors import RecipeError
+from gama.errors import MissingPackageError, RecipeError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
 from gama.processes import first_process_first
@@ -25,8 +24,17 @@ from gama.training.curriculum import check_output
 from gama.training.ends import clear_ends
 from gama.training.files import replace_text
 from gama.training.held_out import Chosen, split, still
+from gama.training.integrations import require_packages
 from gama.training.kept import halve, is_halved, keep
-from gama.training.lineage import LINEAGE, Lineage, require_same_origin, trace
+from gama.training.lineage import (
+    LINEAGE,
+    RECIPE,
+    Lineage,
+    recipe_text,
+    require_same_origin,
+    require_same_recipe,
+    trace,
+)
 from gama.training.loop import Epochs, StageTrainer
 from gama.training.metrics import METRICS, MetricsLog, StepNumbers, Watch
 from gama.training.objectives import (
@@ -41,7 +49,6 @@ from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
 from gama.training.validation import Show, Validation
 
-RECIPE = "recipe.yaml"
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
 
 
@@ -68,12 +75,17 @@ def run(
 
     Raises:
         RecipeError: when ``output`` holds a run and ``resume`` is not asked for, for a wrong training argument, or
-            where parent or rows are no longer those that the run began with.
+            where parent, rows or recipe are no longer those that the run began with.
+        MissingPackageError: for a tracker or DeepSpeed that is not installed; nothing is written.
         ManifestError, AudioError: for data that cannot be used.
         GamaError: where loss or gradients are no longer numbers, or the disk is full.
     """
     check_output(output, resume)
+    require_packages(recipe)
     arguments = _arguments(recipe, output)
+    checkpoint = checkpoints.last_checkpoint(output) if resume else None
+    if checkpoint is not None:
+        require_same_recipe(checkpoint, recipe)
     with clear_ends(output):
         output.mkdir(parents=True, exist_ok=True)
         set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
@@ -86,7 +98,11 @@ def run(
         if is_halved(recipe):
             halve(gama.language_model)
         lineage = trace(recipe, parents, describe(objective))
-        checkpoint = _begin(recipe, output, lineage, arguments, resume=resume)
+        if checkpoint is not None:
+            require_same_origin(checkpoint, lineage)
+        if arguments.should_save:
+            checkpoints.sweep(output, arguments.save_total_limit)
+            replace_text(output / RECIPE, recipe_text(recipe))
         numbers = StepNumbers()
         trainer = StageTrainer(
             model=objective,
@@ -127,25 +143,8 @@ def _model(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditio
     return gama, processor
 
 
-def _begin(
-    recipe: Recipe, output: Path, lineage: Lineage, arguments: TrainingArguments, *, resume: bool
-) -> Path | None:
-    """Make the output folder ready; the checkpoint to go on from."""
-    if arguments.should_save:
-        checkpoints.sweep(output, arguments.save_total_limit)
-        replace_text(output / RECIPE, _text(recipe))
-    checkpoint = checkpoints.last_checkpoint(output) if resume else None
-    if checkpoint is not None:
-        require_same_origin(checkpoint, lineage)
-    return checkpoint
-
-
-def _text(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.resolved(), sort_keys=False)
-
-
 def _notes(recipe: Recipe, lineage: Lineage, step: int) -> dict[str, str]:
-    return {RECIPE: _text(recipe), LINEAGE: json.dumps(lineage.entry(step), indent=2) + "\n"}
+    return {RECIPE: recipe_text(recipe), LINEAGE: json.dumps(lineage.entry(step), indent=2) + "\n"}
 
 
 def _write(
@@ -197,6 +196,8 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
             given[new] = given.pop(key)  # the old names are to go in transformers 6
     try:
         return TrainingArguments(output_dir=str(output), **{**defaults, **given})
+    except ImportError as error:
+        raise MissingPackageError(f"{recipe.name}: {' '.join(str(error).split())}") from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from None
 

@@ -150,6 +150,8 @@ def test_key_words_weigh_more_and_long_answers_are_cut(made: tuple[Any, Any]) ->
     assert weight_of["yes"] == 3.0 and weight_of["</s>"] == 1.0
     long = collate.example("What?", "A dog barks. " * 40)
     assert len(long.prompt) + len(long.answer) == 30 and len(long.weights) == len(long.answer)
+    question = collate.example("Is there a dog? " * 20, "Yes, there is one.")
+    assert len(question.prompt) > 30 and len(question.answer) == len(question.weights) == 1
 
 
 def test_packed_questions_do_not_see_each_other() -> None:

@@ -1,4 +1,4 @@
-"""The packaged model: small enough, and true about fresh scenes and, where they are at hand, recordings that taught it."""
+"""The packaged model: small enough, and true about fresh scenes and recordings that taught it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_answer_follows_the_sound_not_the_question(mini: Gama) -> None:
 
 
 def test_names_real_recordings(mini: Gama, shared: Path) -> None:
-    """Real ESC-10 clips by name, which taught these weights; docs/gama-mini.md has the figures on folds that did not train."""
+    """Real ESC-10 clips by name, which taught these weights; docs/gama-mini.md has the figures on others."""
     rows = [json.loads(line) for line in (shared / "audio" / "clips.jsonl").read_text().splitlines()]
     chosen = [r for r in rows if r["fold"] == 4 and r["label"] in ESC10][::2]
     clips = [load(shared / "audio" / r["file"]) for r in chosen]

@@ -17,9 +17,11 @@ from training import tiny
 
 import gama
 from gama.data.dataset import ClipDataset
-from gama.errors import AudioError, GamaError, ManifestError, RecipeError
-from gama.training import loop, stages, trainer
+from gama.errors import AudioError, GamaError, ManifestError, MissingPackageError, RecipeError
+from gama.training import integrations, loop, stages, trainer
+from gama.training.lineage import recipe_text, require_same_recipe
 from gama.training.recipe import Lora, Recipe, load_recipe
+from gama.training.recipe_paths import recipes_root
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +230,9 @@ def test_a_loss_that_is_no_number_ends_the_run(train: Any, tmp_path: Path, monke
         return {"loss": loss * float("nan") if len(calls) == 3 else loss}
 
     monkeypatch.setattr(trainer.Answering, "forward", forward)
-    with pytest.raises(GamaError, match=r"the loss became nan at step 3; the last checkpoint is kept"):
+    with pytest.raises(
+        GamaError, match=r"the loss became nan at step 3; checkpoint-2 is kept \(train anew into another"
+    ):
         train("run", max_steps=5, save_steps=1)
     output = tmp_path / "run"
     assert [m["step"] for m in tiny.metrics(output)] == [1, 2]
@@ -240,7 +244,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train: Any, tmp_path: Path, monke
 
 def test_gradients_that_are_no_numbers_never_reach_the_weights(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.Trainer, "_clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
-    with pytest.raises(GamaError, match="the gradient norm became inf at step 1"):
+    with pytest.raises(GamaError, match=r"the gradient norm became inf at step 1 \(train anew into another --output"):
         train("run")
 
 
@@ -296,6 +300,56 @@ def test_a_run_is_not_continued_on_other_rows_or_another_parent(
     beside.write_text(text)
     with pytest.raises(RecipeError, match="the model it started from has changed since checkpoint-2"):
         train("run", manifest=manifest, max_steps=3, resume=True)
+
+
+def test_a_run_is_not_continued_with_another_recipe(train: Any, tmp_path: Path, clips: Path) -> None:
+    held = {"questions": 2, "validation": str(clips), "samples": 0}
+    output = train("run", max_steps=2, save_steps=1, save_total_limit=2, data=held, warmup_steps=1)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    again = {"max_steps": 3, "save_steps": 3, "save_total_limit": 1, "data": held, "warmup_steps": 1}
+    with pytest.raises(RecipeError, match=r"run: learning_rate changed since checkpoint-2 was .*another --output\)"):
+        train("run", resume=True, **again | {"learning_rate": 1e-3})
+    with pytest.raises(RecipeError, match="run: trainable, lora, data.questions, warmup_steps changed since"):
+        train(
+            "run",
+            resume=True,
+            **again | {"trainable": ["projectors"], "lora": {"r": 4}, "warmup_steps": None, "data": {}},
+        )
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    # limits, what is looked at, a default spelled out and a batch divided otherwise are no other recipe
+    same = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "weight_decay": 0, "eval_steps": 3}
+    train("run", resume=True, **again | same | {"data": {"questions": 2, "packing": True, "samples": 1}})
+    assert [m["step"] for m in tiny.metrics(output)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("recipes", ["", "mini", "small", "paper"])
+def test_every_packaged_recipe_is_its_own(tmp_path: Path, recipes: str) -> None:
+    (tmp_path / "checkpoint-1").mkdir()
+    for file in sorted((recipes_root() / recipes).glob("*.yaml")):
+        if file.stem in ("data", "model"):
+            continue
+        made = load_recipe(file, ["adam_epsilon=1e-9", "report_to=null", "fsdp_config={version: 1}"])
+        (tmp_path / "checkpoint-1/recipe.yaml").write_text(recipe_text(made))
+        elsewhere = dataclasses.replace(made.data, manifests=tuple(str(Path(m).resolve()) for m in made.data.manifests))
+        require_same_recipe(tmp_path / "checkpoint-1", dataclasses.replace(made, data=elsewhere))
+        with pytest.raises(RecipeError, match="adam_epsilon changed since checkpoint-1"):
+            require_same_recipe(tmp_path / "checkpoint-1", load_recipe(file, ["fsdp_config={version: 1}"]))
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integrations, "find_spec", lambda name: None)
+    for changes, package in [
+        ({"report_to": "tensorboard"}, "tensorboard"),
+        ({"report_to": ["none", "comet_ml"]}, "comet-ml"),
+        ({"deepspeed": "zero2.json"}, "deepspeed"),
+    ]:
+        with pytest.raises(MissingPackageError, match=rf"{package}, which is not installed \(pip install {package}\)"):
+            train("run", **changes)
+    with pytest.raises(RecipeError, match="report_to is 'tensorbord', expected one of all, none, azure_ml"):
+        train("run", report_to="tensorbord")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_output_folder_in_use_is_refused_untouched(train: Any, tmp_path: Path) -> None:
