@@ -22,8 +22,8 @@ from gama.training.kept import halve, is_halved
 from gama.training.objectives import attention_of, keep_less
 from gama.training.recipe import Recipe
 
-SHARE_OF_RATE = {torch.float32: 0.7, torch.bfloat16: 0.6}
-"""What a whole training step reaches of the rate of large products: benchmarks/train_step.py, stage 2."""
+SHARE_OF_RATE = {torch.float32: 0.7, torch.bfloat16: 0.5}
+"""What a training step reaches of the rate of large products: benchmarks/train_step.py and full_size.py, stage 2."""
 
 _SIDE = 1024  # of the matrices whose product is timed
 _LONGEST = 4.0  # seconds that one micro-batch may take to be tried
