@@ -6,11 +6,10 @@ A content's digest is 32 hex characters wherever it is written, and 16 bytes in 
 from __future__ import annotations
 
 import json
-import math
 import os
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy as np
 KEY = np.dtype("S16")
 JOURNAL = "paths.jsonl"
 _KINDS = {"F16": np.float16, "I32": np.int32, "U32": np.uint32}
-_COLUMNS = {"frames": "I32", "crc32": "U32", "values": "F16"}
 
 Facts = tuple[str, int, int, str]
 """Path, size, time of change in ns and digest of a file."""
@@ -129,19 +127,6 @@ class Folder:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_mapped": {}}  # another process maps for itself
-
-
-def beginning(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> bytes:
-    """What a shard begins with: the length of its table, and the table, behind which its columns follow in order."""
-    table: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, shape in shapes.items():
-        kind = _COLUMNS[name]
-        begin, end = end, end + math.prod(shape) * np.dtype(_KINDS[kind]).itemsize
-        table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(table).encode()
-    text += b" " * (-len(text) % 8)  # where the columns begin is a multiple of 8
-    return len(text).to_bytes(8, "little") + text
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from gama import audio
 from gama.data.parallel import mapped
-from gama.data.shard_index import KEY, Digests, Facts, Folder, Journal, beginning, named, packed, positions, remember
+from gama.data.shard_index import KEY, Digests, Facts, Folder, Journal, named, packed, positions, remember
 from gama.errors import AudioError
 from gama.fbank import DOUBLE_STD, FRAME_LENGTH, FRAME_SHIFT, MEAN, kaldi_fbank
 
@@ -158,17 +158,18 @@ def make_shard(job: Job) -> Shard:
 
 
 def _write(folder: Path, keys: list[str], values: list[np.ndarray]) -> None:
-    """A safetensors file, written here: the package would hold all values three times more."""
+    from safetensors.numpy import save
+
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
     partial = folder / f".{name}.{os.getpid()}.partial"
-    frames = np.array([len(part) for part in values], dtype=np.int32)
-    sums = np.array([zlib.crc32(part.data) for part in values], dtype=np.uint32)
-    metadata = {"front_end": str(VERSION), "keys": " ".join(keys)}
-    shapes = {"frames": frames.shape, "crc32": sums.shape, "values": (int(frames.sum()), BINS)}
+    tensors = {
+        "values": np.concatenate(values),
+        "frames": np.array([len(part) for part in values], dtype=np.int32),
+        "crc32": np.array([zlib.crc32(part.data) for part in values], dtype=np.uint32),
+    }
     try:
-        with partial.open("wb") as file:
-            file.write(beginning(shapes, metadata))
-            file.writelines(column.data for column in (frames, sums, *values))
+        # save_file would make it readable for its owner alone
+        partial.write_bytes(save(tensors, metadata={"front_end": str(VERSION), "keys": " ".join(keys)}))
         os.replace(partial, folder / f"fbank-{name}.safetensors")
     finally:
         partial.unlink(missing_ok=True)

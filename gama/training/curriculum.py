@@ -250,7 +250,7 @@ def checked(steps: Sequence[Step]) -> list[Step]:
     from gama.training.integrations import require_packages
 
     for step in steps:
-        require_packages(step.recipe)
+        require_packages(step.recipe)  # before the scenes of any stage are written
     return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
 
 
