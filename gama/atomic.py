@@ -11,7 +11,6 @@ This is the one module that renames. What a command writes under a name that its
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import stat
@@ -32,6 +31,7 @@ _NAME = 120  # bytes of a file's name that its temporary name repeats; names may
 _LINKS = 40  # symbolic links in a row, as Linux follows them
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+_TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.tmp")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors and tokenizers tell an OSError in words
 
 _DISK, _PATH = "free some space, or give a path on another disk", "give another path"
@@ -52,6 +52,8 @@ _REASONS: dict[int, tuple[str, str]] = {
     errno.ENXIO: ("nothing reads it", _PATH),
 }
 
+_WRITING = {errno.ENOSPC, getattr(errno, "EDQUOT", -1), errno.EFBIG, errno.EROFS, errno.EIO, errno.EBADF, errno.ENXIO}
+
 
 # -- errors ------------------------------------------------------------------------------------------------------------
 
@@ -64,26 +66,35 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
 
 
 @contextmanager
-def write_errors(path: Path, *own: Path) -> Iterator[None]:
+def write_errors(path: Path | str, *own: Path) -> Iterator[None]:
     """Turn the OSError of a write into an :class:`OutputError` that names ``path``.
 
-    A closed pipe stays a BrokenPipeError, and so does an OSError about another file than ``path`` and ``own``.
+    A closed pipe stays a BrokenPipeError; an OSError about another file than ``path``, ``own`` and what lies below them
+    stays as it is, and so does one without a file that reading or a lack of memory has, too.
     """
-    names = {os.fspath(name) for name in (path, *own)}
+    names = tuple(os.fspath(name) for name in (path, *own))
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.filename is not None and os.fsdecode(error.filename) not in names:
+        if not _is_ours(error, names):
             raise
         raise output_error(path, error) from error
     except Exception as error:
         code = _RUST_ERROR.search(str(error))
-        if code is None:
+        if code is None or int(code[1]) not in _WRITING:
             raise
         number = int(code[1])
         raise output_error(path, OSError(number, os.strerror(number))) from error
+
+
+def _is_ours(error: OSError, names: Iterable[str]) -> bool:
+    """Whether an error is about one of the files, or names none and is of a kind that writing has."""
+    if error.filename is None:
+        return error.errno in _WRITING
+    file = os.fsdecode(error.filename)
+    return any(file == name or file.startswith(name + os.sep) for name in names)
 
 
 # -- where a file really lies ------------------------------------------------------------------------------------------
@@ -130,13 +141,16 @@ def is_special(path: Path) -> bool:
 # -- checks before the work --------------------------------------------------------------------------------------------
 
 
-def check_output(path: Path, inputs: Iterable[Path | str] = (), *, make_folder: bool = False) -> None:
+def check_output(
+    path: Path, inputs: Iterable[Path | str] = (), *, make_folder: bool = False, regular: bool = False
+) -> None:
     """Refuse a file that cannot or must not be written, before any work is done. Nothing is changed.
 
     Args:
         path: the file to write.
         inputs: what the command reads; the output may be none of them, by no name, link or hard link.
         make_folder: whether the folders above will be made where they do not exist.
+        regular: refuse a device or FIFO: other files will lie beside it, or it is read again.
 
     Raises:
         OutputError: for an input, a folder, a file or folder without permission to write.
@@ -145,6 +159,8 @@ def check_output(path: Path, inputs: Iterable[Path | str] = (), *, make_folder: 
     shown = printable(str(path))
     _check_inputs(path, inputs)
     if is_special(final):
+        if regular:
+            raise OutputError(f"{shown}: is a device, a regular file was expected", "give the name of a file")
         _check_special(path, final)
         return
     try:
@@ -314,6 +330,8 @@ def write_text(path: Path, text: str, *, errors: str = "strict", durable: bool =
 
 def write_json(path: Path, value: Any, *, indent: int | None = None, durable: bool = False) -> None:
     """Write JSON that ends with a line end; non-ASCII text as it is. Raises as :func:`replacing` does."""
+    import json
+
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", durable=durable)
 
 
@@ -325,6 +343,11 @@ def move(source: Path, target: Path) -> None:
     """
     with write_errors(target, source):
         os.replace(source, target)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """What killed processes have left in a folder, and what others are writing there."""
+    return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 def make_folder(folder: Path) -> None:
@@ -344,7 +367,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _temporary(final: Path, folder: Path) -> Path:
-    """A name in a folder that nothing has; one glob finds all of them: ``.*.tmp``."""
+    """A name in a folder that nothing has; :func:`temporary_files` finds it again."""
     name = os.fsdecode(os.fsencode(final.name)[:_NAME])
     return folder / f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
 
@@ -406,6 +429,7 @@ __all__ = [
     "open_text",
     "output_error",
     "replacing",
+    "temporary_files",
     "write_bytes",
     "write_errors",
     "write_json",

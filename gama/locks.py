@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -23,8 +24,12 @@ from gama.errors import LockedError
 from gama.text import printable
 
 _GLANCE = 0.05  # seconds between two tries
+_PATIENCE = 2.0  # seconds until whoever waits is told of it
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK}
 _NONE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # Lustre, NFS without lockd
+
+LOCK = ".lock"
+"""Name of the lock file in a folder that is filled."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +56,7 @@ def locked(path: Path, what: str, *, inside: bool = False, wait: float = 0.0) ->
         yield
         return
     final = final_path(path)
-    file = final / ".lock" if inside else final.with_name(f".{final.name}.lock")
+    file = final / LOCK if inside else final.with_name(f".{final.name}.lock")
     handle = _acquire(file, path, what, time.monotonic() + wait)
     try:
         _write_holder(handle, what)
@@ -62,6 +67,7 @@ def locked(path: Path, what: str, *, inside: bool = False, wait: float = 0.0) ->
 
 def _acquire(file: Path, path: Path, what: str, until: float) -> int:
     """The open lock file, locked."""
+    told = time.monotonic() + _PATIENCE
     while True:
         try:
             handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -71,8 +77,12 @@ def _acquire(file: Path, path: Path, what: str, until: float) -> int:
             raise output_error(path, error) from error
         if not _try_lock(handle, path):
             os.close(handle)
-            if time.monotonic() >= until:
+            now = time.monotonic()
+            if now >= until:
                 raise _refused(file, path, what)
+            if now >= told:
+                logger.warning("waiting: %s", _refused(file, path, what).message)
+                told = math.inf
             time.sleep(_GLANCE)
         elif _is_at(handle, file):
             return handle
@@ -182,4 +192,4 @@ else:
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-__all__ = ["locked"]
+__all__ = ["LOCK", "locked"]
