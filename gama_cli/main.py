@@ -204,7 +204,7 @@ def _prepare_streams() -> None:
     Nothing else is opened under the number of a stream that was closed for us (``>&-``); what is written to stdout then
     fails, and is not lost in silence.
     """
-    if os.name == "posix":
+    if os.name == "posix" and sys.stdout is sys.__stdout__:
         for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
             try:
                 os.fstat(number)
