@@ -18,6 +18,7 @@ import click
 from gama import __version__
 from gama.errors import GamaError
 from gama.packages import missing_package
+from gama.quiet import silence_libraries
 from gama_cli import console
 
 
@@ -203,6 +204,8 @@ def main() -> None:
     """Entry point of the ``gama`` script."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its answer
+    if not _take_debug(sys.argv[1:])[1]:
+        silence_libraries()
     cli(prog_name="gama")
 
 
