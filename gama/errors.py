@@ -46,3 +46,11 @@ class MissingPackageError(GamaError):
 
 class DeviceError(GamaError):
     """A device or precision that this machine does not have."""
+
+
+class OutputError(GamaError):
+    """A file or folder that cannot be written, or must not be; names it."""
+
+
+class LockedError(GamaError):
+    """Something that another process is writing; names both."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gama.atomic import check_output, open_text
 from gama_cli import console
 from gama_cli.ask_clips import SAMPLING, cache_of, loading_of
 from gama_cli.options import (
@@ -58,7 +59,6 @@ def evaluate(
       gama eval rows.json --model DIR --preset gama-paper --seed 1
     """
     import json
-    import os
 
     from gama.data.scenes.classes import ESC10, ESC18
     from gama.evaluation.scoring import Result, right, select, summary
@@ -70,6 +70,8 @@ def evaluate(
     chosen = None if labels is None else named.get(labels) or tuple(labels.split(","))
     groups = select(manifests, folds=folds, labels=chosen, limit=limit)  # before the model is loaded
     rows = [row for group in groups for row in group]
+    if answers is not None:
+        check_output(answers, [*manifests, *(row.audio for row in rows if row.audio is not None)])
     how = {key: options[key] for key in (*SAMPLING, "channel", "max_duration")}
     gama = open_asker(loading_of(options), cache_of(options))
     results: list[Result] = []
@@ -80,13 +82,11 @@ def evaluate(
             results.append(Result(row, answer, right(row, answer)))
             advance(1)
     if answers is not None:
-        partial = answers.with_name(f"{answers.name}.tmp")
-        with partial.open("w", encoding="utf-8") as file:
+        with open_text(answers, errors="backslashreplace", durable=True) as file:
             for r in results:
                 line: dict[str, object] = {"clip": str(r.row.audio), "task": r.task, "question": r.row.instruction}
                 line |= {"answer": r.answer, "expected": r.row.output, "right": r.right}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        os.replace(partial, answers)
     table = summary(results)
     if as_json:
         console.json_line(table)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -20,6 +21,9 @@ from gama.errors import GamaError
 from gama.packages import missing_package
 from gama.quiet import silence_libraries
 from gama_cli import console
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
         "doctor": CommandEntry("gama_cli.doctor", "doctor", "Say what works here, and what mends the rest."),
     },
 }
+
+STDOUT = "standard output"
+"""How errors name it."""
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EROFS}
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, as shells count it."""
@@ -114,9 +123,13 @@ class LazyGroup(click.Group):
         try:
             status = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
         except Exception as error:
-            if debug:
-                traceback.print_exception(error)
-            status = _report(error)
+            try:
+                if debug:
+                    traceback.print_exception(error)
+                status = _report(error)
+            except OSError:  # the error cannot be told, for stderr is what cannot be written
+                _let_go(sys.stderr)
+                status = 1
         raise SystemExit(status if isinstance(status, int) else 0)
 
 
@@ -153,14 +166,67 @@ def _report(error: Exception) -> int:
     if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)) is not None:
         console.fail(str(missing))
         return 1
-    if isinstance(error, OSError) and error.filename is not None:
-        console.fail(f"{error.strerror or type(error).__name__}: {os.fsdecode(error.filename)}")
+    if isinstance(error, OSError) and (text := _text_of(error)):
+        console.fail(text)
         return 1
     # click turns an EOFError into an Abort; an unexpected end of some file is not a wish to stop
     cause = error.__cause__ if isinstance(error, click.Abort) and error.__cause__ else error
     text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
     console.fail(f"{' '.join(text.split())} (run again with --debug to see where)", label="internal error")
     return 1
+
+
+def _text_of(error: OSError) -> str | None:
+    """What a system's error is about: the file it names, stdout, or the disk; None where it does not say."""
+    from gama.atomic import output_error
+
+    if error.filename == STDOUT:
+        _let_go(sys.stdout)
+        return str(output_error(STDOUT, error))
+    if error.filename is not None:
+        return f"{error.strerror or type(error).__name__}: {os.fsdecode(error.filename)}"
+    return str(output_error("a file", error)) if error.errno in _FULL else None
+
+
+class _NamedStdout(FileIO):
+    """Stdout whose errors say that they are about it."""
+
+    def write(self, data: Buffer, /) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
+def _prepare_streams() -> None:
+    """Let errors of stdout name it, and a terminal without Unicode still get its answer.
+
+    Nothing else is opened under the number of a stream that was closed for us (``>&-``); what is written to stdout then
+    fails, and is not lost in silence.
+    """
+    if os.name == "posix":
+        for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, mode)  # takes the lowest number that is free
+        is_terminal = os.isatty(1)
+        encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+        sys.stdout = TextIOWrapper(
+            BufferedWriter(_NamedStdout(1, "w", closefd=False)), encoding, newline="\n", line_buffering=is_terminal
+        )
+        if sys.stderr is None:
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (open to the end)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send what is left in a stream that cannot be written to nowhere: the interpreter would try once more and fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _with_help_command(error: click.ClickException) -> str:
@@ -202,8 +268,7 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the ``gama`` script."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode still gets its answer
+    _prepare_streams()
     if not _take_debug(sys.argv[1:])[1]:
         silence_libraries()
     cli(prog_name="gama")

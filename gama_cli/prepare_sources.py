@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
 
 if TYPE_CHECKING:
-    from gama.data.mixture import Part
+    from gama.data.mixture import Part, mixture_file
 
 _SPLITS = ("train", "val", "test")
 
@@ -138,6 +139,7 @@ def combine(
     if mixture is not None:
         if stage is None:
             raise click.UsageError("a mixture has stages; give --stage with it.")
+        check_output(out, [mixture_file(mixture)], make_folder=True)
         chosen = _mixed(mixture, f"stage{stage}", folder, allow_missing)
     taken = combined(chosen, out, seed=seed, splits=splits)
     for part, rows in zip(chosen, taken, strict=True):

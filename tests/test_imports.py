@@ -19,10 +19,12 @@ LEVELS = [
     {
         "gama",
         "gama._registration",
+        "gama.atomic",
         "gama.bitsandbytes_import",
         "gama.errors",
         "gama.home",
         "gama.import_hooks",
+        "gama.locks",
         "gama.packages",
         "gama.processes",
         "gama.quiet",

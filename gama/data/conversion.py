@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from gama import audio
+from gama.atomic import check_output, check_output_folder, make_folder, replacing
+from gama.audio.encoding import encoded
 from gama.data.manifest import Writer, records, writing
 from gama.data.parallel import mapped
 from gama.data.remap import Remap, clips_of, named_from
@@ -84,10 +86,19 @@ def convert(
         progress: called with how many clips are done since its last call.
 
     Raises:
+        OutputError: where ``out`` cannot be written, or a manifest would be written over itself.
         GamaError: when a source is not there, or a clip would be written over its original.
         ManifestError: for a manifest that cannot be used.
     """
     remap = remap or Remap()
+    manifests = [path for path in sources if not path.is_dir()]
+    names = Counter(path.name for path in manifests)
+    targets = [
+        out / (path.name if names[path.name] == 1 else f"{index}-{path.name}") for index, path in enumerate(manifests)
+    ]
+    check_output_folder(out)
+    for written_manifest in targets:
+        check_output(written_manifest, manifests, make_folder=True)
     jobs = planned(_clips(sources, remap), out / "audio", kind, max_seconds)
     failed: list[tuple[Path, str]] = []
     fresh = 0
@@ -98,13 +109,10 @@ def convert(
         (progress or (lambda _: None))(1)
     lost = {source for source, _ in failed}
     target = {job.source: job.target for job in jobs if job.source not in lost}
-    manifests = [path for path in sources if not path.is_dir()]
-    names = Counter(path.name for path in manifests)
     written = []
-    for index, manifest in enumerate(manifests):
-        name = manifest.name if names[manifest.name] == 1 else f"{index}-{manifest.name}"
-        with writing(out / name) as writer:
-            written.append((out / name, *_rewrite(manifest, writer, target, remap, out)))
+    for manifest, written_manifest in zip(manifests, targets, strict=True):
+        with writing(written_manifest) as writer:
+            written.append((written_manifest, *_rewrite(manifest, writer, target, remap, out)))
     return Converted(len(jobs) - len(failed), fresh, tuple(failed), tuple(written))
 
 
@@ -149,8 +157,6 @@ def planned(clips: Iterable[Path], folder: Path, kind: Format, max_seconds: floa
 
 
 def _convert(job: Job) -> Job:
-    import soundfile
-
     try:
         changed = job.source.stat().st_mtime_ns
         if job.target.is_file() and job.target.stat().st_mtime_ns == changed:
@@ -160,15 +166,10 @@ def _convert(job: Job) -> Job:
         return replace(job, error=f"{job.source}: no such file")
     except AudioError as error:
         return replace(job, error=str(error))
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    partial = job.target.with_name(f".{job.target.name}.{os.getpid()}.partial")
-    try:
-        kind = job.target.suffix[1:].upper()
-        soundfile.write(partial, waveform.samples, audio.SAMPLE_RATE, format=kind, subtype="PCM_16")
+    make_folder(job.target.parent)
+    with replacing(job.target) as partial:
+        partial.write_bytes(encoded(waveform.samples, job.target.suffix[1:].upper(), "PCM_16"))
         os.utime(partial, ns=(changed, changed))
-        os.replace(partial, job.target)
-    finally:
-        partial.unlink(missing_ok=True)
     return replace(job, fresh=True)
 
 

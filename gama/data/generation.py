@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import check_output, make_folder, write_text
 from gama.data.chat_endpoint import Endpoint, Message
 from gama.data.manifest import records, row_of, writing
 from gama.data.remap import Remap, named_from
@@ -187,10 +187,8 @@ class Writer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _keep(self, file: Path, pairs: Sequence[Pair]) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps([vars(pair) for pair in pairs], ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, file)
+        make_folder(file.parent)
+        write_text(file, json.dumps([vars(pair) for pair in pairs], ensure_ascii=False))
 
 
 def parsed(reply: str) -> list[Pair]:
@@ -243,8 +241,10 @@ def write_questions(
 
     Raises:
         ManifestError: for a manifest that cannot be used.
+        OutputError: where ``out`` cannot be written, or is one of the manifests.
         GamaError: when the server cannot be used. What it answered before is kept.
     """
+    check_output(out, manifests, make_folder=True)
     done = Written()
     told = (known for known in known_of(manifests, out) if _worth(known, done))
     with writing(out) as file:

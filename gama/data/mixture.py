@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import check_output, is_special, make_folder
 from gama.data.manifest import records, row_of, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
@@ -107,12 +108,14 @@ def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence
 
     Raises:
         ManifestError: naming file, row and field of what cannot be used.
+        OutputError: where ``out`` cannot be written, or is one of the manifests.
     """
+    check_output(out, [part.manifest for part in parts], make_folder=True)
+    make_folder(out.parent)
     chance = random.Random(seed)
     taken = [0] * len(parts)
     begins = array("Q")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent) as waiting, writing(out) as writer:
+    with tempfile.TemporaryFile(dir=None if is_special(out) else out.parent) as waiting, writing(out) as writer:
         for index, part in enumerate(parts):
             for number, record in enumerate(records(part.manifest), 1):
                 row_of(record, part.manifest, number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gama.atomic import write_text
 from gama.errors import CheckpointError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.key_values import CACHE
@@ -119,9 +119,7 @@ def compare(written: GamaForConditionalGeneration, probes: Sequence[Probe], *, s
 
 def write_report(folder: Path, parity: Parity, facts: dict[str, object]) -> None:
     """``parity.json`` in a folder: the comparison, and what was compared."""
-    partial = folder / f"{REPORT}.tmp"
-    partial.write_text(json.dumps({**asdict(parity), **facts}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / REPORT)
+    write_text(folder / REPORT, json.dumps({**asdict(parity), **facts}, indent=2) + "\n")
 
 
 def _run(model: GamaForConditionalGeneration, ids: Tensor, values: Tensor | None, **given: Any) -> Any:

@@ -10,7 +10,6 @@ The frozen language model is not in it: it comes from the parent, whose hash ``l
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gama.atomic import move, write_text
 from gama.errors import CheckpointError
-from gama.training.files import discard, replace_text, to_disk
+from gama.training.files import discard, to_disk
 
 WEIGHTS = "training.safetensors"
 """Everything but the frozen language model, training heads included."""
@@ -91,6 +91,8 @@ def sweep(output: Path, limit: int | None) -> None:
     for path in output.glob(".*.tmp"):
         if path.is_dir():
             discard(path)
+        else:
+            path.unlink()
     for path in numbered(output).values():
         if not is_whole(path):
             discard(path)
@@ -107,11 +109,11 @@ def finish(output: Path, step: int, limit: int | None) -> None:
     """
     partial, whole = output / PARTIAL / f"checkpoint-{step}", output / f"checkpoint-{step}"
     sizes = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
-    replace_text(partial / _FILES, json.dumps(sizes, indent=1))
+    write_text(partial / _FILES, json.dumps(sizes, indent=1))
     to_disk(partial)
     if whole.exists():
         discard(whole)
-    os.replace(partial, whole)
+    move(partial, whole)
     discard(output / PARTIAL)
     rotate(output, limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,13 +103,16 @@ def test_originals_are_never_written_over(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_leaves_no_half_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(file: Path, *_: object, **__: object) -> None:
-        Path(file).write_bytes(b"half")
+    partial: list[bool] = []
+
+    def stop(file: Path, **_: object) -> None:
+        partial.append(Path(file).is_file())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soundfile, "write", stop)
+    monkeypatch.setattr(os, "utime", stop)
     with pytest.raises(KeyboardInterrupt):
         convert([folder], tmp_path / "out")
+    assert partial == [True]
     assert names(tmp_path / "out") == []
 
 
