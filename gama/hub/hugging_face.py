@@ -132,7 +132,7 @@ def _asked(entry: Entry, source: HubSource, address: str) -> dict[str, Any]:
         raise Unreachable(error.message, error.hint) from error
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(
-            f"the hub at {address} cannot be reached: {' '.join(str(error).split()) or type(error).__name__}",
+            f"the hub at {address} cannot be reached: {short(' '.join(str(error).split())) or type(error).__name__}",
             "try: gama doctor; for a mirror set HF_ENDPOINT",
         ) from error
     try:

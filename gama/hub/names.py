@@ -16,7 +16,6 @@ from gama.text import printable
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 _LONGEST_PART = 240  # bytes; 255 fit, and ".part.json" is put behind
 _LONGEST = 1024  # bytes
@@ -115,7 +114,7 @@ def _why_not(name: str) -> str:
     parts = name.split("/")
     if not name:
         return "is empty"
-    if _CONTROLS.search(name):
+    if printable(name) != name:
         return "holds control characters"
     if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
         return "leaves the folder of the model"

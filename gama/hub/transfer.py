@@ -323,7 +323,7 @@ def _check(remote: Remote, part: Path, total: int) -> None:
 
 
 def _unreachable(remote: Remote, part: Path, error: Exception) -> GamaError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = short(" ".join(str(error).split())) or type(error).__name__
     kept = f"; {_length(part)} bytes are kept, run again to continue" if part.exists() else ""
     return GamaError(f"{remote.url.split('?')[0]}: {reason}{kept}", "is this machine connected? try: gama doctor")
 

@@ -80,7 +80,7 @@ def serve(site: Site) -> Iterator[Site]:
     class Handler(_Handler):
         served = site
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -90,6 +90,11 @@ def serve(site: Site) -> Iterator[Site]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Whoever is lied to may hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 from hub.serving import COMMIT, Repo, Site, git_hash, serve
+from torture.hostile_hub import run
 
 from gama.errors import CheckpointError, GamaError
 from gama.hub import disk, transfer
@@ -411,3 +412,8 @@ def test_an_address_with_spaces_and_letters_beyond_ascii(site: Site, tmp_path: P
     site.files["/gr%C3%BC%C3%9Fe%20an/w%C3%BC.bin"] = CONTENT
     done = pull(entry_named(f"{site.url}/grüße an/wü.bin", {}), to=tmp_path / "there")
     assert (done.path / "wü.bin").read_bytes() == CONTENT
+
+
+def test_lies_at_random() -> None:
+    """A sample of the battery of ``tests/torture/hostile_hub.py``."""
+    assert run(1, 60).failures == ()
