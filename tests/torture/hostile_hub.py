@@ -268,9 +268,8 @@ def _listing(chance: random.Random) -> Any:
                 [{"sha256": _hash(chance), "size": len(CONTENT)}, chance.choice(_ODD), {"sha256": _sha256(CONTENT)}]
             )
         elif what == "size":
-            (row.get("lfs") or row)["size"] = (
-                chance.choice([*_ODD, 1, len(CONTENT) + 1]) if isinstance(row.get("lfs"), dict | None) else 1
-            )
+            place = row["lfs"] if isinstance(row.get("lfs"), dict) else row
+            place["size"] = chance.choice([*_ODD, 1, len(CONTENT) + 1])
         elif what == "commit":
             told["sha"] = _hash(chance)
         elif what == "rows":
