@@ -28,6 +28,7 @@ LEVELS = [
         "gama.packages",
         "gama.processes",
         "gama.quiet",
+        "gama.telemetry",
         "gama.text",
         "gama.threads",
     },
