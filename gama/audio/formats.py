@@ -102,18 +102,17 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"\xf8\x72\x6f\xba", "truehd"),
     (4, b"\xf8\x72\x6f\xbb", "mlp"),
     (0, b"qoaf", "qoa"),
+    (0, b"\x84\x10\xff\xff\xff\xff", "roq"),
     (0, b".SoX", "sox"),
     (0, b"XoS.", "sox"),
     (0, b"MMMD", "mmf"),
     (0, b"FWS", "swf"),
     (0, b"CWS", "swf"),
     (0, b"ALP ", "alp"),
-    (0, b"vs12", "apm"),
-    (32, b"vs12", "apm"),
+    (20, b"vs12", "apm"),
     (0, b"ASF\0", "argo_asf"),
     (0, b"STRM", "ast"),
-    (0, b"KRAW", "kvag"),
-    (0, b"\x57\x76", "bonk"),
+    (0, b"KVAG", "kvag"),
     (0, b"\0\0SMJPEG", "smjpeg"),
     (0, b"\0\x0aSMJPEG", "smjpeg"),
 )
@@ -124,9 +123,9 @@ _DEMUXERS = {"ac3": "ac3,eac3", "aac": "aac", "latm": "loas"}
 # What no byte at the beginning tells is offered to these: containers of sound with a probe of their own that takes
 # no chance bytes. None of them opens another file or a socket, none reads text.
 PROBED = (
-    "aa,acm,adp,adx,aea,afc,aix,amv,apc,argo_brp,argo_cvg,bfstm,binka,bink,boa,brstm,cdxl,dfpwm,dhav,dsicin,dss,dxa,"
-    "ea,fsb,fwse,genh,hca,hcom,iamf,idcin,iss,kvag,laf,mca,mmf,mods,msf,mtaf,musx,mxf,nsp,nsv,nuv,pmp,pp_bnk,pva,rka,"
-    "roq,rpl,rsd,rso,scd,sdr2,sdx,siff,smk,sol,spdif,svag,thp,tmv,usm,vag,vividas,vmd,vpk,wavarc,wc3movie,wsaud,"
+    "aa,acm,aea,afc,aix,amv,apc,argo_brp,argo_cvg,bfstm,binka,bink,boa,brstm,cdxl,dfpwm,dhav,dsicin,dss,dxa,"
+    "ea,fsb,fwse,genh,hca,hcom,iamf,idcin,iss,laf,mca,mmf,mods,msf,mtaf,musx,mxf,nsp,nsv,nuv,pmp,pp_bnk,pva,rka,"
+    "rpl,rsd,rso,scd,sdr2,sdx,siff,smk,sol,spdif,svag,thp,tmv,usm,vag,vividas,vmd,vpk,wavarc,wc3movie,wsaud,"
     "wsd,wsvqa,xvag,yop"
 )
 
@@ -172,6 +171,8 @@ def _by_structure(source: Source, head: bytes) -> str | None:
     if any(head[at : at + 1] == b"\x47" == head[at + step : at + step + 1] == head[at + 2 * step : at + 2 * step + 1]
            for at, step in ((0, 188), (4, 192))):  # fmt: skip
         return "mpegts"
+    if head[:2] == b"\x80\0" and head[(at := int.from_bytes(head[2:4], "big")) - 2 : at + 4] == b"(c)CRI":
+        return "adx"
     if head[:2] == b"\xf0\x7e" and head[3:4] == b"\x01" and len(head) > 21:
         return "sds"
     if head[:1] == b"\x64" and head[1:2] == b"\xa3" and head[2:4] in (b"\1\0", b"\2\0", b"\3\0", b"\4\0"):

@@ -153,7 +153,7 @@ def _mat5(source: Source) -> End:
         if position + 8 > source.size:
             break
         position += 8 + _number(source, position + 4, 4, order)
-    return position
+    return position - 8  # libsndfile counts the last tag in, MATLAB does not
 
 
 def _mov(source: Source) -> End:
@@ -256,6 +256,24 @@ def _iff(source: Source) -> End:
     return 12 + _number(source, 4, 8, "big")
 
 
+def _sox(source: Source) -> End:
+    order: Literal["little", "big"] = "little" if source.read_at(0, 1) == b"." else "big"
+    return 4 + _number(source, 4, 4, order) + 4 * _number(source, 8, 8, order)
+
+
+def _kvag(source: Source) -> End:
+    return 14 + _number(source, 4, 4)
+
+
+def _roq(source: Source) -> End:
+    return _walked(source, 8, 8, lambda head: 8 + int.from_bytes(head[2:6], "little") if head[1] == 0x10 else None)
+
+
+def _adx(source: Source) -> End:
+    head = source.read_at(0, 16)
+    return 4 + int.from_bytes(head[2:4], "big") + -(-int.from_bytes(head[12:16], "big") // 32) * 18 * head[7]
+
+
 def _aac(source: Source) -> End:
     return _walked(source, 0, 7, _adts_frame)
 
@@ -315,5 +333,6 @@ _ENDS: dict[str, Callable[[Source], End]] = {
     **{"au": _au, "caf": _caf, "w64": _w64, "voc": _voc, "svx": _svx, "nist": _nist, "avr": _avr, "wve": _wve},
     **{"htk": _htk, "sds": _sds, "mpc2k": _mpc2k, "xi": _xi, "mat4": _mat4, "mat5": _mat5, "mov": _mov},
     **{"matroska": _matroska, "avi": _avi, "asf": _asf, "mpegts": _mpegts, "flv": _flv, "wv": _wv, "tta": _tta},
+    **{"sox": _sox, "kvag": _kvag, "roq": _roq, "adx": _adx},
     **{"dsf": _dsf, "iff": _iff, "aac": _aac, "latm": _latm, "amr": _amr, "ac3": _ac3},
 }

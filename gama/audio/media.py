@@ -23,7 +23,7 @@ _SEEK_BEYOND = 600.0  # seconds: nearer spans are decoded up to, as webm times a
 _PREROLL = 0.5  # seconds decoded before a span, so that the codec has settled
 _SLACK = 0.25  # seconds: a container's duration counts encoder delay and padding
 _TRUSTED = (  # containers that state their duration; others guess from the bitrate
-    *("mp4", "matroska", "webm", "avi", "asf", "flv", "wv", "tta", "ape", "tak", "mpc8", "nut", "mxf", "gxf", "wtv"),
+    *("mp4", "matroska", "webm", "asf", "flv", "wv", "tta", "ape", "tak", "mpc8", "nut", "mxf", "gxf", "wtv"),
     *("rm", "oma", "qcp", "osq", "shn", "dsf", "smjpeg", "ast", "alp", "argo_asf", "apm", "sox", "vqf"),
 )
 _MAX_UNFRAMED = 2**24  # bytes that are decoded at once, to some 20 minutes
@@ -125,7 +125,7 @@ class MediaDecoder:
         while True:
             try:
                 packet = next(packets, None)
-                frames = [] if packet is None else self._stream.codec_context.decode(packet)
+                frames = [] if packet is None else self._frames_of(packet)
                 damaged = packet is not None and packet.is_corrupt
             except Exception as failed:  # PyAV's own errors and whatever a damaged header makes it do
                 self._file.check()
@@ -141,6 +141,14 @@ class MediaDecoder:
                 yield frame
             if damaged:
                 raise self._source.error(f"is broken or cut off near {at:.2f} s")
+
+    def _frames_of(self, packet: Any) -> list[Any]:
+        try:
+            return list(self._stream.codec_context.decode(packet))
+        except ValueError:
+            if packet.size:
+                raise
+            return []  # a packet that only carries a changed header, which PyAV takes for the end
 
     def seek(self, frame: int) -> int:
         target = frame / self.rate - _PREROLL
