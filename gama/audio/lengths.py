@@ -118,7 +118,12 @@ def _htk(source: Source) -> End:
 def _sds(source: Source) -> End:
     bits, frames = source.read_at(6, 1)[0], _seven(source.read_at(10, 3))
     per_packet = 120 // (2 if bits <= 14 else 3 if bits <= 21 else 4)
-    return 21 + 127 * -(-frames // per_packet)
+    count = -(-frames // per_packet)
+    for position in range(21, min(21 + 127 * count, source.size - 126), 127):
+        packet = source.read_at(position, 127)
+        if packet[:2] != b"\xf0\x7e" or packet[3:4] != b"\x02" or packet[-1] != 0xF7:  # libsndfile prints them
+            raise source.error(f"is broken: no packet of samples at byte {position} of {source.size}")
+    return 21 + 127 * count
 
 
 def _seven(content: bytes) -> int:
