@@ -24,6 +24,7 @@ _VERSION = 1
 _QUICK = (".json", ".model", ".txt", ".jinja")  # read anyway while a model is loaded
 _QUICK_BYTES = 32 * 2**20
 _BLOCK = 2**20
+_LEFT_OUT = (FILE, "base.json", "README.md")  # changed by hand: where a base lies, what people read
 
 Advance = Callable[[int], None]
 
@@ -107,7 +108,7 @@ def verify(folder: Path, advance: Advance = lambda _: None) -> Verified:
 
 def _files(folder: Path) -> list[str]:
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in paths if path.name != FILE and not path.name.startswith("."))
+    return sorted(path.as_posix() for path in paths if path.name not in _LEFT_OUT and not path.name.startswith("."))
 
 
 def _read(folder: Path) -> dict[str, Recorded]:
