@@ -16,6 +16,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from gama.errors import AudioError, CheckpointError
 from gama.inference.sampling import Sampling
 from gama.inference.steps import Steps, steps_for
 from gama.inference.streaming import TextStream
@@ -62,6 +63,7 @@ def decode(
     stopped = [False] * rows
     last = ids[:, -1]
     try:
+        check_scores(model, logits[:, -1], inputs.get("audio_features"))
         for made in range(1, sampling.max_new_tokens + 1):
             still = torch.tensor(stopped, device=last.device)
             last = torch.where(still, last, choose(logits[:, -1]))
@@ -76,6 +78,33 @@ def decode(
     finally:
         if steps is not None:
             steps.close()
+
+
+def check_scores(model: GamaForConditionalGeneration, scores: Tensor, prefix: Tensor | None) -> None:
+    """Refuse scores (B, V) that choose nothing: NaN or infinite ones would be an empty answer, all the same ones too.
+
+    The first scores of an answer tell; later ones are not looked at, so that no token waits for it.
+
+    Raises:
+        CheckpointError: naming the weight that is no number, or the model.
+        AudioError: where the weights are sound and what was made of the clip is not.
+    """
+    least, most = scores.aminmax(dim=-1)  # NaN in either where one is among them
+    if bool(((least < most) & (most < math.inf)).all()):
+        return
+    name = str(getattr(model.config, "name_or_path", "") or "the model")
+    again = "download the model again; gama inspect --verify compares its files"
+    for weight, values in model.state_dict().items():
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise CheckpointError(f"{name}: {weight} holds NaN or infinity, so there is no answer", again)
+    if prefix is not None and not bool(prefix.isfinite().all()):
+        raise AudioError(
+            "what the audio encoder makes of a clip is not finite, so there is no answer",
+            "are its samples beyond full scale? in float16, try --dtype float32",
+        )
+    if bool((least == most).any()):
+        raise CheckpointError(f"{name}: every token is as likely as any other: its weights are empty", again)
+    raise CheckpointError(f"{name}: the scores of an answer are not numbers", "try --dtype float32, or bfloat16")
 
 
 def _text_of(inputs: dict[str, Any], audio_token_id: int) -> list[list[int]]:
