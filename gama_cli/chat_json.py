@@ -10,9 +10,10 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gama import __version__
+from gama import __version__, interrupts
 from gama.chat.events import Event, Failed, Left, row
 from gama.chat.protocol import checked
 from gama.errors import GamaError
@@ -142,9 +143,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
 def _stopping(session: Session) -> Iterator[None]:
     """SIGINT stops the answer that is being given; without one it ends the program as ever."""
 
-    def interrupt(number: int, frame: Any) -> None:
-        if not session.is_answering:
-            raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not session.is_answering or interrupts.pending():
+            interrupts.interrupt(number, frame)
         session.stop.set()
 
     before = signal.signal(signal.SIGINT, interrupt)
