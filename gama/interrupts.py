@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -31,17 +31,16 @@ INTERRUPTED = 130
 _WATCH = 0.1  # seconds between two looks at whether the exception is still on its way
 _PATIENCE = 2.0  # seconds in which a second Ctrl-C does not disturb the end that the first one began
 _LAST_WORDS = 1.0  # seconds for exit functions
+_WAKING = signal.SIGURG if hasattr(signal, "SIGURG") else signal.SIGINT  # means nothing to anybody here
+_PAUSES = (0.01, 0.1, 0.3)  # seconds: once is enough unless the wait has not begun
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C."""
 
 
-class Terminated(SystemExit):
-    """SIGTERM; exit status 143."""
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+class Terminated(BaseException):
+    """SIGTERM. No SystemExit: native code that prints what it cannot pass on would exit there and then."""
 
 
 STOPPED = (KeyboardInterrupt, Terminated)
@@ -56,6 +55,7 @@ class _State:
         raised: the exception, as long as somebody holds it.
         at: when it was raised.
         is_watched: whether the watch runs.
+        heard: the end of a pipe into which Python writes the number of every signal as it comes.
         is_ending: the exception has arrived where the process ends.
         is_finished: the command had ended before any signal came.
     """
@@ -65,6 +65,7 @@ class _State:
         self.raised: weakref.ref[BaseException] | None = None
         self.at = 0.0
         self.is_watched = False
+        self.heard: int | None = None
         self.is_ending = False
         self.is_finished = False
 
@@ -151,6 +152,33 @@ def _signal_main() -> None:
         _thread.interrupt_main(signal.Signals(_state.number))
 
 
+def listen() -> None:
+    """Have the main thread woken where a signal reaches another thread, or just before the main thread waits.
+
+    Whatever runs an event loop of its own takes this away; call it again afterwards.
+    """
+    if not hasattr(signal, "pthread_kill"):
+        return
+    if _state.heard is None:
+        reader, _state.heard = os.pipe()
+        os.set_blocking(_state.heard, False)
+        _thread.start_new_thread(_wake_main, (reader,))
+    if signal.getsignal(_WAKING) == signal.SIG_DFL:
+        signal.signal(_WAKING, lambda number, frame: None)
+    signal.set_wakeup_fd(_state.heard, warn_on_full_buffer=False)
+
+
+def _wake_main(reader: int) -> None:
+    """End the main thread's wait in the system, so that Python calls the handler of what came."""
+    own = bytes([_WAKING])
+    main = threading.main_thread().ident or 0
+    while came := os.read(reader, 64):
+        if came.strip(own):
+            for pause in _PAUSES:
+                time.sleep(pause)
+                signal.pthread_kill(main, _WAKING)
+
+
 def run(command: Callable[[], None]) -> None:
     """Run a command with the handlers in place; a signal ends the process, anything else passes through.
 
@@ -159,7 +187,8 @@ def run(command: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, interrupt):
             signal.signal(number, interrupt)
-    sys.unraisablehook = _without_signals(sys.unraisablehook)
+    listen()
+    _silence_callbacks()
     try:
         command()
     except BaseException:
@@ -173,14 +202,19 @@ def run(command: Callable[[], None]) -> None:
         _leave()
 
 
-def _without_signals(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A hook that does not print an exception of ours: the watch raises it again."""
+def _silence_callbacks() -> None:
+    """Nothing is printed of a signal's exception that C code could not pass on: the watch raises it again."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
-    def hook(unraisable: Any) -> None:
-        if not (pending() and isinstance(unraisable.exc_value, STOPPED)):
-            shown(unraisable)
+    def lost(what: Any) -> None:
+        if not (pending() and isinstance(what.exc_value, STOPPED)):
+            unraisable(what)
 
-    return hook
+    def printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (pending() and isinstance(error, STOPPED)):  # Cython prints those of its callbacks this way
+            uncaught(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = lost, printed
 
 
 def _leave() -> NoReturn:
@@ -225,6 +259,7 @@ __all__ = [
     "checked",
     "clear",
     "interrupt",
+    "listen",
     "pending",
     "run",
     "status",

@@ -95,6 +95,7 @@ class Case:
         stdin: what it is sent, and whether stdin stays open.
         lines: patterns below ``{out}`` of files whose lines must be whole and stay.
         terminal: run it in a pseudo-terminal and type Ctrl-C.
+        twice: the first Ctrl-C may stop an answer alone; a second one a second later ends the command.
         weight: how often it is drawn.
     """
 
@@ -104,6 +105,7 @@ class Case:
     stdin: str | None = None
     lines: tuple[str, ...] = ()
     terminal: bool = False
+    twice: bool = False
     weight: int = 2
 
 
@@ -130,8 +132,16 @@ CASES = (
     Case("ask long manifest", ("ask", "--manifest", "{in}/long.json", *_OUT), 6.0, lines=_PARTS, weight=3),
     Case("ask stdout", _ROWS, 3.0),
     Case("ask devices", (*_ROWS, *_OUT, "--devices", "cpu,cpu"), 5.0, lines=_PARTS, weight=6),
-    Case("chat json", ("chat", "--json", "--log", "{out}/log"), 4.0, stdin=_REQUESTS, lines=("log",), weight=5),
-    Case("chat json long", ("chat", "--json", "{in}/long.mp3"), 5.0, stdin=_REQUESTS, weight=3),
+    Case(
+        "chat json",
+        ("chat", "--json", "--log", "{out}/log"),
+        4.0,
+        stdin=_REQUESTS,
+        lines=("log",),
+        twice=True,
+        weight=5,
+    ),
+    Case("chat json long", ("chat", "--json", "{in}/long.mp3"), 8.0, stdin=_REQUESTS, twice=True, weight=3),
     Case("chat pipe", ("chat", "{in}/scenes/audio/000000.flac"), 3.0, stdin="what happened?\n" * 80, weight=3),
     Case("chat", ("chat", "{in}/scenes/audio/000000.flac"), 3.0, terminal=True, weight=5),
     Case("chat long", ("chat", "{in}/long.mp3"), 5.0, terminal=True, weight=3),
@@ -160,7 +170,7 @@ CASES = (
     Case("export", ("export", "--out", "{out}/onnx"), 12.0),
     Case("quantize", ("quantize", "mini", "--out", "{out}/q"), 8.0, weight=1),
     Case("bench", ("bench", "--starts", "1", "--repeats", "1"), 6.0, weight=3),
-    Case("plan", ("plan", "--recipe", "mini", "--stage", "1"), 2.0, weight=1),
+    Case("plan", ("plan", "mini", "--stage", "1"), 2.0, weight=1),
     Case("doctor", ("doctor",), 3.0, weight=2),
     Case("inspect", ("inspect", "mini"), 1.0, weight=1),
 )
@@ -264,6 +274,12 @@ def _piped(
             os.killpg(process.pid, number)
         else:
             os.kill(process.pid, number)
+        if case.twice and number == signal.SIGINT:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            if process.poll() is None:
+                sent = time.monotonic()
+                os.killpg(process.pid, number)
         status = _waited(process)
         seconds = time.monotonic() - sent
         if process.stdin is not None:
@@ -357,6 +373,7 @@ def _judge(
     noisy = number != signal.SIGKILL and any(mark in stderr for mark in _NOISE)
     if noisy and not children and _before_program(stderr):
         outcome.before_program += 1
+        say(f"--   {case.name} {number.name} {delay:.3f} s: in the interpreter's own start: {stderr.strip()[-100:]!r}")
         return
     outcome.tried += 1
     outcome.by_case[case.name] += 1
