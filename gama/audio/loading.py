@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from gama import interrupts
 from gama.audio.arrays import Array, is_array
 from gama.audio.decoding import ArrayDecoder, Block, Decoder, open_decoder
 from gama.audio.resampling import Resampler, Samples, check_rate
@@ -67,7 +68,7 @@ def load(
         return _Reading(given, ArrayDecoder(given, source, sampling_rate), channel, span).waveform()
     if sampling_rate is not None:
         raise AudioError(f"sampling_rate={sampling_rate} was given for a file", "only an array needs it")
-    with open_source(source, name) as opened, open_decoder(opened) as decoder:
+    with interrupts.checked(), open_source(source, name) as opened, open_decoder(opened) as decoder:
         return _Reading(opened.given, decoder, channel, span).waveform()
 
 
@@ -172,6 +173,7 @@ class _Reading:
     def _mono_blocks(self, begin: int, stop: int | None) -> Iterator[Samples]:
         position = self.decoder.seek(begin)
         for block in self.decoder.blocks():
+            interrupts.check()  # libsndfile and ffmpeg read through callbacks, which cannot pass Ctrl-C on
             skipped = min(max(0, begin - position), len(block))
             wanted = block[skipped : None if stop is None else max(skipped, stop - position)]
             if len(wanted):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from gama.atomic import check_output, make_folder, write_text
 from gama.data.chat_endpoint import Endpoint, Message
 from gama.data.manifest import records, row_of, writing
 from gama.data.remap import Remap, named_from
+from gama.interrupts import thread_pool
 
 SYSTEM = (
     "You write training data for a model that listens to sounds and answers questions about them. You are given the "
@@ -271,7 +272,7 @@ def _asked(
 ) -> Iterator[tuple[Known, tuple[list[Pair], Counter[str]]]]:
     """Every clip with its pairs, in order, some requests under way at once."""
     waiting: deque[tuple[Known, Future[tuple[list[Pair], Counter[str]]]]] = deque()
-    with ThreadPoolExecutor(at_once) as pool:
+    with thread_pool(at_once) as pool:
         try:
             while True:
                 for known in islice(told, 2 * at_once - len(waiting)):

@@ -21,6 +21,7 @@ from gama.inference.answers import Answer, Heard
 from gama.inference.asking import Asker, Prompt
 from gama.inference.hearing import Asking, Request, read, windows
 from gama.inference.sampling import Sampling
+from gama.interrupts import thread_pool
 
 _POOL = 4  # batches among which prompts are sorted
 _MOST_SECONDS = 3600.0  # of sound in one pool: 230 MB
@@ -104,7 +105,7 @@ def replies(
     if batch_size < 1:
         raise PromptError(f"batch_size is {batch_size}, at least 1 was expected")
     waiting: list[_Pending] = []
-    with ThreadPoolExecutor(_READERS, "gama-read") as readers, ThreadPoolExecutor(1, "gama-hear") as hearer:
+    with thread_pool(_READERS, "gama-read") as readers, thread_pool(1, "gama-hear") as hearer:
         pools = _pools(requests, how, readers, batch_size * _POOL)
         batches = _Batches(pools, waiting, batch_size)
         asker: Asker | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -13,6 +12,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any, Literal
 
+from gama import interrupts
 from gama.atomic import check_output, make_folder, write_errors
 from gama.data.remap import Remap
 from gama.errors import GamaError
@@ -22,6 +22,7 @@ from gama.inference.hearing import Asking
 from gama.inference.journal import Journal, Place
 from gama.inference.rows import Asked, Key, asked
 from gama.locks import locked
+from gama.processes import be_worker, shielded
 from gama.text import json_text
 
 _BLOCK = 64  # questions that go to one device together, and those about the same clip with them
@@ -231,7 +232,7 @@ class _Processes(AbstractContextManager["_Processes"]):
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self._words: Any = context.Queue()
         journal = Journal(work.out)
-        self._devices = {}
+        self._devices: dict[int, tuple[str, Any]] = {}
         threads = work.loading.get("threads")
         for number, (share, device) in enumerate(zip(shares, devices, strict=True), 1):
             if not share:
@@ -243,7 +244,8 @@ class _Processes(AbstractContextManager["_Processes"]):
             process = context.Process(
                 target=_process, args=(number, own, list(share), journal.part(number), self._words), daemon=True
             )
-            process.start()
+            with shielded():
+                process.start()
             self._devices[number] = (device, process)
 
     def done(self) -> Iterator[Done]:
@@ -264,6 +266,7 @@ class _Processes(AbstractContextManager["_Processes"]):
     def _check(self, running: set[int]) -> None:
         for number in running:
             device, process = self._devices[number]
+            interrupts.check()  # SIGTERM to the whole group ends the others as well
             if process.exitcode is not None and self._words.empty():
                 raise GamaError(
                     f"the process on {device} ended with status {process.exitcode} before its work did",
@@ -281,7 +284,7 @@ class _Processes(AbstractContextManager["_Processes"]):
 
 def _process(number: int, work: Work, positions: list[int], part: Path, words: Any) -> None:
     """What one process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears Ctrl-C and stops the others
+    be_worker()
     try:
         for done in answer(work, positions, part):
             words.put(("done", done))
