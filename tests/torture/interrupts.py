@@ -380,7 +380,7 @@ def _judge(
     outcome.seconds.append(seconds)
     # a shell calls death by signal 2 status 130 as well; only the interpreter's own start ends so
     right = status == _EXPECTED[number] or (status == -number and delay < _START)
-    slow = seconds > LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    slow = seconds > _limit()
     if right and not slow and not noisy and not children and not lost:
         outcome.held += 1
         say(f"ok   {case.name} {number.name} {delay:.2f} s -> {status} in {seconds:.2f} s")
@@ -390,6 +390,10 @@ def _judge(
     )
     said = f"{case.name} {number.name} {delay:.3f} s -> {status} in {seconds:.2f} s {children} {lost}"
     say(f"FAIL {said}\n{stderr[-1500:]}")
+
+
+def _limit() -> float:
+    return LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _before_program(stderr: str) -> bool:
@@ -407,8 +411,8 @@ def _tail(out: Path) -> str:
 
 
 def _left(session: int) -> Iterator[str]:
-    """Command lines of processes of a session, after half a second of grace."""
-    ends = time.monotonic() + 0.5
+    """Command lines of processes of a session that outlive their parent by more than the limit."""
+    ends = time.monotonic() + _limit()
     while found := list(_members(session)):
         if time.monotonic() > ends:
             break
