@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gama_cli import console
+from gama_cli.left_out import LeftOut
 
 if TYPE_CHECKING:
     from gama.data.mixture import Part
@@ -122,7 +123,7 @@ def combine(
     """Mix manifests in one random order.
 
     MANIFEST*2 takes its rows twice, MANIFEST*0.5 half of them. --split leaves out rows of another split; rows without
-    a split are taken.
+    a split are taken. Malformed rows are left out and the exit status is 1.
 
     \b
     Examples:
@@ -139,10 +140,13 @@ def combine(
         if stage is None:
             raise click.UsageError("a mixture has stages; give --stage with it.")
         chosen = _mixed(mixture, f"stage{stage}", folder, allow_missing)
-    taken = combined(chosen, out, seed=seed, splits=splits)
+    left_out = LeftOut()
+    taken = combined(chosen, out, seed=seed, splits=splits, malformed=left_out)
     for part, rows in zip(chosen, taken, strict=True):
         console.note(f"{rows} rows of {part.manifest}")
     console.note(f"wrote {sum(taken)} rows to {out}")
+    if left_out.close():
+        raise SystemExit(1)
 
 
 def _mixed(mixture: str, stage: str, folder: Path, allow_missing: bool) -> list[Part]:

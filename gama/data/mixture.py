@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gama.data.manifest import records, row_of, writing
+from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
 
@@ -91,7 +91,14 @@ def _entry(entry: Any, where: str) -> tuple[str, float, tuple[str, ...]]:
     return entry["set"], float(repeats), tuple(tasks)
 
 
-def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence[str] = ()) -> list[int]:
+def combine(
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    seed: int = 0,
+    splits: Sequence[str] = (),
+    malformed: Malformed | None = None,
+) -> list[int]:
     """Write the rows of several manifests in one random order, the same for the same seed.
 
     The rows wait in a file of their own; in memory is where each begins.
@@ -101,6 +108,7 @@ def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence
         out: the manifest written; clips are named from its folder.
         seed: of the order, and of the rows that come once more.
         splits: leave out rows of another ``split``; rows without one are taken.
+        malformed: called with what is wrong with each row that is left out; without it such a row is refused.
 
     Returns:
         Rows taken of each part.
@@ -114,8 +122,7 @@ def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out.parent) as waiting, writing(out) as writer:
         for index, part in enumerate(parts):
-            for number, record in enumerate(records(part.manifest), 1):
-                row_of(record, part.manifest, number)
+            for record, _ in usable(part.manifest, malformed):
                 if not _wanted(record, part, splits):
                     continue
                 times = int(part.repeats) + (chance.random() < part.repeats % 1)
