@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gama.data.remap import absolute
 from gama.data.scenes.classes import BY_LABEL
 from gama.data.scenes.scene import Event, Scene
 from gama.errors import AudioError, GamaError
@@ -131,7 +132,7 @@ def prepare_real(audio_root: Path, out: Path) -> Prepared:
 
 
 def _row(audio_root: Path, clip: RealClip) -> dict[str, Any]:
-    path = (audio_root / clip.path).resolve()
+    path = absolute(audio_root / clip.path)
     samples = _checked(path, clip.sha1_pcm)
     return {
         "audio_id": path.as_posix(),
