@@ -86,7 +86,7 @@ def _train_one(step: Step, request: Request, *, first: bool) -> None:
         console.note(f"{step.name}: not all parents have been trained: starting from the packaged {step.stand_in}")
     _say_plan(step)
     with _watched(step.name) as watch:
-        train_stage(step, request, watch=watch, show=_show_sample)
+        train_stage(step, request, watch=watch, show=_show_sample, note=console.warn)
     console.note(f"{step.name}: done")
 
 

@@ -24,6 +24,7 @@ LEVELS = [
         "gama.home",
         "gama.import_hooks",
         "gama.packages",
+        "gama.plain_yaml",
         "gama.processes",
         "gama.quiet",
         "gama.text",

@@ -14,6 +14,7 @@ from typing import Any
 from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
+from gama.text import shown
 
 _KEYS = {"set", "repeats", "tasks", "pairs_in_paper"}
 _MOST = 1000.0
@@ -55,14 +56,14 @@ def parts_of(mixture: Path, stage: str, folder: Path) -> tuple[list[Part], list[
     Raises:
         ManifestError: for a file of another form, or a stage that it does not name.
     """
-    import yaml
+    from gama import plain_yaml
 
     try:
-        stages = yaml.safe_load(mixture.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{mixture}: not YAML: {' '.join(str(error).split())}") from None
+        stages = plain_yaml.read(mixture)
+    except plain_yaml.PlainYamlError as error:
+        raise ManifestError(f"{mixture}: not YAML: {error}") from None
     if not isinstance(stages, dict) or stage not in stages:
-        there = ", ".join(map(str, stages)) if isinstance(stages, dict) else "nothing"
+        there = ", ".join(str(name)[:40] for name in list(stages)[:20]) if isinstance(stages, dict) else "nothing"
         raise ManifestError(f"{mixture} names no {stage!r}; there are: {there}")
     if not isinstance(stages[stage], list):
         raise ManifestError(f"{mixture}: {stage} is no list of sets")
@@ -85,9 +86,9 @@ def _entry(entry: Any, where: str) -> tuple[str, float, tuple[str, ...]]:
         raise ManifestError(f"{where}: no key {unknown[0]!r}; there are: {', '.join(sorted(_KEYS))}")
     repeats, tasks = entry.get("repeats", 1.0), entry.get("tasks", [])
     if not isinstance(repeats, (int, float)) or isinstance(repeats, bool) or not 0 < repeats <= _MOST:
-        raise ManifestError(f"{where}: 'repeats' is {repeats!r}, expected more than 0 and up to {_MOST:.0f}")
+        raise ManifestError(f"{where}: 'repeats' is {shown(repeats)}, expected more than 0 and up to {_MOST:.0f}")
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-        raise ManifestError(f"{where}: 'tasks' is {tasks!r}, expected a list of names")
+        raise ManifestError(f"{where}: 'tasks' is {shown(tasks)}, expected a list of names")
     return entry["set"], float(repeats), tuple(tasks)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
 from gama.training.validation import Show, Validation
 
+logger = logging.getLogger(__name__)
+
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
 
 
@@ -61,6 +64,7 @@ def run(
     resume: bool = False,
     watch: Watch | None = None,
     show: Show | None = None,
+    note: Callable[[str], None] = logger.warning,
 ) -> None:
     """Train a stage and write its model into ``output``.
 
@@ -69,13 +73,15 @@ def run(
         output: folder of the run: ``checkpoint-STEP/``, ``metrics.jsonl``, ``recipe.yaml`` and the final model.
         parents: see :func:`gama.training.stages.start`.
         features: folder of the feature cache.
-        resume: continue from the last whole checkpoint.
+        resume: continue from the last whole checkpoint. Damaged ones are reported and stay where they are.
         watch: shown the progress.
         show: shown the answers to held-out questions.
+        note: told of damaged checkpoints and where the run goes on for that reason, and of empty answers.
 
     Raises:
         RecipeError: when ``output`` holds a run and ``resume`` is not asked for, for a wrong training argument, or
             where parent, rows or recipe are no longer those that the run began with.
+        CheckpointError: where the run has checkpoints and none of them is whole; nothing is changed.
         MissingPackageError: for a tracker or DeepSpeed that is not installed; nothing is written.
         ManifestError, AudioError: for data that cannot be used.
         GamaError: where loss or gradients are no longer numbers, or the disk is full.
@@ -83,7 +89,9 @@ def run(
     check_output(output, resume)
     require_packages(recipe)
     arguments = _arguments(recipe, output)
-    checkpoint = checkpoints.last_checkpoint(output) if resume else None
+    checkpoint, damaged = checkpoints.resumable(output) if resume else (None, [])
+    for fault in damaged:
+        note(f"{fault}; it stays where it is, and the run goes on from {checkpoint and checkpoint.name}")
     if checkpoint is not None:
         require_same_recipe(checkpoint, recipe)
     with clear_ends(output):
@@ -91,7 +99,7 @@ def run(
         set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
         gama, processor = _model(recipe, parents)
         with first_process_first():  # it computes the features that the others read
-            dataset, held_out = _datasets(recipe, features, arguments)
+            dataset, held_out = _datasets(recipe, features, arguments, note)
         objective, collator = _objective(recipe, gama, processor, arguments.seed)
         if isinstance(objective, Answering) and recipe.data.keep_frozen:
             objective.layout = keep(gama.audio_tower, dataset, features, bf16=arguments.bf16, device=arguments.device)
@@ -203,7 +211,7 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
 
 
 def _datasets(
-    recipe: Recipe, features: Path, arguments: TrainingArguments
+    recipe: Recipe, features: Path, arguments: TrainingArguments, note: Callable[[str], None]
 ) -> tuple[EpochDataset, ClipDataset | Chosen | None]:
     """What the stage trains on, and what it is tested on while it does."""
     data = recipe.data
@@ -211,6 +219,9 @@ def _datasets(
         scenes = SymbolicScenes(data.scenes, seed=arguments.seed, questions=data.questions, tasks=data.tasks)
         return scenes, None
     clips = _clips(recipe, data.manifests, features, arguments)
+    if empty := clips.empty_answers:
+        what = f"{len(empty)} row(s) have an empty answer and teach the model to say nothing"
+        note(f"{what}: {clips.rows.where(empty)}; gama prepare check MANIFEST --out CLEAN leaves them out")
     if isinstance(data.validation, str):
         return clips, still(_clips(recipe, [data.validation], features, arguments))
     return (clips, None) if data.validation is None else split(clips, data.validation)
