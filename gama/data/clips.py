@@ -49,10 +49,10 @@ class ClipFacts:
 
 def clip_facts(path: Path) -> ClipFacts:
     """Decodes the clip; never raises for what the clip is."""
-    if not path.exists():
-        return ClipFacts("missing", f"{path}: no such file")
     rate, seconds = 0, 0.0
     try:
+        if not path.exists():
+            return ClipFacts("missing", f"{path}: no such file")
         with open_source(path) as source, open_decoder(source) as decoder:
             rate = decoder.rate
             seconds = (decoder.frames or 0) / rate if rate else 0.0

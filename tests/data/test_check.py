@@ -239,3 +239,10 @@ def test_a_decoder_that_fails_in_an_unexpected_way_costs_one_clip(
     report = Checker([write(tmp_path / "rows.json", [row("a.wav"), row("b.wav")])]).run()
     assert (found(report), report.kept) == ({"unreadable": 1}, 1)
     assert "b.wav: IndexError: list index out of range" in report.examples["unreadable"][0].detail
+
+
+def test_a_name_that_is_too_long_is_a_clip_that_cannot_be_read(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    report = Checker([write(tmp_path / "rows.json", [row("a" * 5000), row("a.wav")])]).run()
+    assert (found(report), report.kept) == ({"unreadable": 1}, 1)
+    assert report.examples["unreadable"][0].detail.endswith(": File name too long")
