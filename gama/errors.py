@@ -54,6 +54,14 @@ class DeviceError(GamaError):
     """A device or precision that this machine does not have."""
 
 
+class OutputError(GamaError):
+    """A file or folder that cannot be written, or must not be; names it."""
+
+
+class LockedError(GamaError):
+    """Something that another process is writing; names both."""
+
+
 _DEBUG_HINT = "run again with --debug to see where"
 
 

@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from gama.home import home
 from gama.text import printable
 from gama_cli import console
 from gama_cli.options import json_option
+
+_PATIENCE = 10.0  # seconds that another process may take for its change
 
 COMMANDS = {"ask": "ask", "chat": "chat", "eval": "evaluate"}
 """The commands whose defaults the file holds, and what each is called in its module."""
@@ -105,14 +109,16 @@ def get_value(key: str) -> None:
 def set_value(key: str, value: str) -> None:
     """Make VALUE the default of KEY."""
     checked = _checked(key, value, "gama config set")
-    _write([*_without(key), f"{key} = {_toml(checked)}"])
+    with _sole_writer():
+        _write([*_without(key), f"{key} = {_toml(checked)}"])
 
 
 @config.command("unset")
 @click.argument("key", type=click.Choice(KEYS))
 def unset_value(key: str) -> None:
     """Take the default of KEY away."""
-    _write(_without(key))
+    with _sole_writer():
+        _write(_without(key))
 
 
 @config.command("path")
@@ -174,12 +180,21 @@ def _without(key: str) -> list[str]:
     return [line for line in lines if not re.match(rf"\s*[\"']?{key}[\"']?\s*=", line)]
 
 
+@contextmanager
+def _sole_writer() -> Iterator[None]:
+    """Let another process finish what it changes, so that no change is lost."""
+    from gama.atomic import make_folder
+    from gama.locks import locked
+
+    make_folder(path().parent)
+    with locked(path(), "these settings", wait=_PATIENCE):
+        yield
+
+
 def _write(lines: list[str]) -> None:
-    file = path()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.tmp")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(partial, file)
+    from gama.atomic import write_text
+
+    write_text(path(), "".join(f"{line}\n" for line in lines), durable=True)
 
 
 def _toml(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gama.atomic import check_output, open_text
 from gama.errors import PromptError
 from gama_cli import console
 from gama_cli.ask_clips import SAMPLING, cache_of, loading_of
@@ -65,7 +66,6 @@ def evaluate(
       gama eval real/manifest.json --folds 4 --labels esc10
       gama eval rows.json --model DIR --preset gama-paper --seed 1
     """
-    import os
 
     from gama.data.scenes.classes import ESC10, ESC18
     from gama.evaluation.scoring import Result, right, select, summary
@@ -79,6 +79,8 @@ def evaluate(
         manifests, folds=folds, labels=chosen, limit=limit, malformed=left_out
     )  # before the model is loaded
     rows = [row for group in groups for row in group]
+    if answers is not None:
+        check_output(answers, [*manifests, *(row.audio for row in rows if row.audio is not None)])
     how = {key: options[key] for key in (*SAMPLING, "channel", "max_duration")}
     gama = open_asker(loading_of(options), cache_of(options))
     results: list[Result] = []
@@ -92,13 +94,11 @@ def evaluate(
             answer = str(reply.answer)
             results.append(Result(row, answer, right(row, answer)))
     if answers is not None:
-        partial = answers.with_name(f"{answers.name}.tmp")
-        with partial.open("w", encoding="utf-8") as file:
+        with open_text(answers, errors="backslashreplace", durable=True) as file:
             for r in results:
                 line: dict[str, object] = {"clip": str(r.row.audio), "task": r.task, "question": r.row.instruction}
                 line |= {"answer": r.answer, "expected": r.row.output, "right": r.right}
                 file.write(json_text(line) + "\n")
-        os.replace(partial, answers)
     table = summary(results)
     if as_json:
         console.json_line(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
 from gama_cli.left_out import LeftOut
 from gama_cli.options import FiniteRange, manifests_argument
@@ -84,6 +85,7 @@ def questions(
     from gama.data.chat_endpoint import Endpoint
     from gama.data.generation import Writer, write_questions
 
+    check_output(out, manifests, make_folder=True, regular=cache is None)  # the replies lie beside it
     writer = Writer(
         Endpoint(endpoint, model, os.environ.get(key_variable, "")),
         cache or out.with_name(f"{out.stem}.replies"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
 from gama_cli.left_out import LeftOut
 
@@ -130,7 +131,7 @@ def combine(
       gama prepare combine esc50.json clotho.json*2 audioset.json*0.1 --split train --out train.jsonl
       gama prepare combine --mixture paper --stage 3 --folder manifests --split train --out stage3.jsonl
     """
-    from gama.data.mixture import Part
+    from gama.data.mixture import Part, mixture_file
     from gama.data.mixture import combine as combined
 
     if (mixture is None) == (not parts):
@@ -139,6 +140,7 @@ def combine(
     if mixture is not None:
         if stage is None:
             raise click.UsageError("a mixture has stages; give --stage with it.")
+        check_output(out, [mixture_file(mixture)], make_folder=True)
         chosen = _mixed(mixture, f"stage{stage}", folder, allow_missing)
     left_out = LeftOut()
     taken = combined(chosen, out, seed=seed, splits=splits, malformed=left_out)

@@ -100,6 +100,11 @@ class Shelf:
         """Dropped clips, too."""
         return tuple(self._clips.values())
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of all clips, of dropped ones, too."""
+        return tuple(clip.path for clip in self._clips.values())
+
     def named(self, name: str) -> Held:
         """The clip of that name.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gama.atomic import check_output
 from gama.data.clips import ClipFacts, clip_facts
 from gama.data.manifest import Row, Writer, entries, require_file_name, writing
 from gama.data.origins import origin, side
@@ -158,7 +159,10 @@ class Checker:
 
         Raises:
             ManifestError: for a manifest that is not there or no JSON.
+            OutputError: where ``cleaned`` cannot be written, or is one of the manifests.
         """
+        for path in (cleaned, dropped_beside(cleaned)) if cleaned else ():
+            check_output(path, [*self.manifests, *self.held_out], make_folder=True, regular=True)
         self._name_clips()
         self._decode()
         report = Report(clips=len(self.clips))

@@ -10,15 +10,13 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gama import audio
+from gama.atomic import check_output, check_output_folder, make_folder, replacing
+from gama.audio.encoding import encoded
 from gama.data.clips import peak_of
 from gama.data.folders import files_below
 from gama.data.manifest import Malformed, Writer, entries, writing
@@ -97,10 +95,19 @@ def convert(
         progress: called with how many clips are done since its last call.
 
     Raises:
-        GamaError: when a source is not there, a clip would be written over its original, or a file cannot be written.
+        OutputError: where ``out`` cannot be written, or a manifest would be written over itself.
+        GamaError: when a source is not there, or a clip would be written over its original.
         ManifestError: for a manifest that is not JSON.
     """
     remap = remap or Remap()
+    manifests = [path for path in sources if not path.is_dir()]
+    names = Counter(path.name for path in manifests)
+    targets = [
+        out / (path.name if names[path.name] == 1 else f"{index}-{path.name}") for index, path in enumerate(manifests)
+    ]
+    check_output_folder(out)
+    for written_manifest in targets:
+        check_output(written_manifest, manifests, make_folder=True)
     malformed: list[ManifestError] = []
     clips = list(_clips(sources, remap, malformed.append))
     jobs = planned(clips, out / "audio", kind, max_seconds, below=[s for s in sources if s.is_dir()])
@@ -116,13 +123,10 @@ def convert(
         (progress or (lambda _: None))(1)
     lost = {source for source, _ in failed}
     target = {job.source: job.target for job in jobs if job.source not in lost}
-    manifests = [path for path in sources if not path.is_dir()]
-    names = Counter(path.name for path in manifests)
     written = []
-    for index, manifest in enumerate(manifests):
-        name = manifest.name if names[manifest.name] == 1 else f"{index}-{manifest.name}"
-        with writing(out / name) as writer:
-            written.append((out / name, *_rewrite(manifest, writer, target, remap, out)))
+    for manifest, written_manifest in zip(manifests, targets, strict=True):
+        with writing(written_manifest) as writer:
+            written.append((written_manifest, *_rewrite(manifest, writer, target, remap, out)))
     return Converted(len(jobs) - len(failed), fresh, tuple(failed), tuple(written), tuple(scaled), tuple(malformed))
 
 
@@ -189,28 +193,12 @@ def _convert(job: Job) -> Job:
         return replace(job, error=str(row_error(error, str(job.source), AudioError)))
     peak = peak_of(waveform)
     over = peak if peak > 1.0 else 0.0  # 16 bits would cut it off at full scale
-    _write(job.target, waveform.samples / over if over else waveform.samples, changed)
-    return replace(job, fresh=True, peak=over)
-
-
-def _write(target: Path, samples: NDArray[np.float32], changed: int) -> None:
-    import soundfile
-
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        kind = target.suffix[1:].upper()
-        soundfile.write(partial, samples, audio.SAMPLE_RATE, format=kind, subtype="PCM_16")
+    samples = waveform.samples / over if over else waveform.samples
+    make_folder(job.target.parent)
+    with replacing(job.target) as partial:
+        partial.write_bytes(encoded(samples, job.target.suffix[1:].upper(), "PCM_16"))
         os.utime(partial, ns=(changed, changed))
-        os.replace(partial, target)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise GamaError(
-            f"{target}: cannot be written: {' '.join(str(getattr(error, 'strerror', None) or error).split())}",
-            "what was converted before is kept; run again when there is room",
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    return replace(job, fresh=True, peak=over)
 
 
 def _rewrite(manifest: Path, writer: Writer, target: dict[Path, Path], remap: Remap, out: Path) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from gama.atomic import make_folder, open_text
 from gama.data.json_stream import values
 from gama.data.scenes.classes import BY_LABEL
 from gama.data.scenes.scene import Event, Scene
@@ -86,16 +87,11 @@ def records(path: Path) -> Iterator[Any]:
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
     """A manifest that appears whole or not at all: JSON Lines for a name that ends in .jsonl, else a JSON list."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            writer = Writer(file, lines=path.suffix == ".jsonl")
-            yield writer
-            writer.end()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    make_folder(path.parent)
+    with open_text(path, durable=True) as file:
+        writer = Writer(file, lines=path.suffix == ".jsonl")
+        yield writer
+        writer.end()
 
 
 class Writer:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import check_output, is_special, make_folder
 from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
@@ -116,12 +117,14 @@ def combine(
 
     Raises:
         ManifestError: naming file, row and field of what cannot be used.
+        OutputError: where ``out`` cannot be written, or is one of the manifests.
     """
+    check_output(out, [part.manifest for part in parts], make_folder=True)
+    make_folder(out.parent)
     chance = random.Random(seed)
     taken = [0] * len(parts)
     begins = array("Q")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent) as waiting, writing(out) as writer:
+    with tempfile.TemporaryFile(dir=None if is_special(out) else out.parent) as waiting, writing(out) as writer:
         for index, part in enumerate(parts):
             for record, _ in usable(part.manifest, malformed):
                 if not _wanted(record, part, splits):

@@ -22,6 +22,7 @@ from gama.inference.answers import Answer, Heard
 from gama.inference.asking import Asker, Prompt
 from gama.inference.hearing import Asking, Request, named, read, windows
 from gama.inference.sampling import Sampling
+from gama.interrupts import thread_pool
 from gama.text import shown
 
 _POOL = 4  # batches among which prompts are sorted
@@ -106,7 +107,7 @@ def replies(
     if batch_size < 1:
         raise PromptError(f"batch_size is {batch_size}, at least 1 was expected")
     waiting: list[_Pending] = []
-    with ThreadPoolExecutor(_READERS, "gama-read") as readers, ThreadPoolExecutor(1, "gama-hear") as hearer:
+    with thread_pool(_READERS, "gama-read") as readers, thread_pool(1, "gama-hear") as hearer:
         pools = _pools(requests, how, readers, batch_size * _POOL)
         batches = _Batches(pools, waiting, batch_size)
         asker: Asker | None = None

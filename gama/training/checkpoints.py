@@ -11,7 +11,6 @@ The frozen language model is not in it: it comes from the parent, whose hash ``l
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -21,8 +20,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gama.atomic import move, temporary_files, write_text
 from gama.errors import CheckpointError
-from gama.training.files import discard, replace_text, to_disk
+from gama.training.files import discard, to_disk
 
 WEIGHTS = "training.safetensors"
 """Everything but the frozen language model, training heads included."""
@@ -157,10 +157,12 @@ def _crc32(file: Path) -> int:
 
 
 def sweep(output: Path, limit: int | None) -> None:
-    """Take away the temporary folders that a killed run left, and whole checkpoints beyond ``limit``."""
+    """Take away the temporary files and folders that a killed run left, and whole checkpoints beyond ``limit``."""
     for path in [output / PARTIAL, output / FINAL, *output.glob(".*.gone.tmp")]:
         if path.is_dir():
             discard(path)
+    for file in temporary_files(output):
+        file.unlink(missing_ok=True)
     rotate(output, limit)
 
 
@@ -177,14 +179,14 @@ def finish(output: Path, step: int, limit: int | None) -> None:
     partial, whole = output / PARTIAL / f"checkpoint-{step}", output / f"checkpoint-{step}"
     files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
     facts = {str(file.relative_to(partial)): [file.stat().st_size, _crc32(file)] for file in files}
-    replace_text(partial / _FILES, json.dumps(facts, indent=1))
+    write_text(partial / _FILES, json.dumps(facts, indent=1))
     to_disk(partial)
     if whole.exists():
         if is_whole(whole):
             discard(whole)
         else:
-            os.replace(whole, _free_name(whole))
-    os.replace(partial, whole)
+            move(whole, _free_name(whole))
+    move(partial, whole)
     discard(output / PARTIAL)
     rotate(output, limit)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import make_folder, replacing
 from gama.errors import GamaError, MissingPackageError
 from gama.text import shown
 
@@ -127,13 +127,11 @@ def draw(curves: Sequence[Curve], out: Path, *, overlay: bool = False) -> None:
     above.legend(fontsize=8)
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    make_folder(out.parent)
     try:
-        figure.savefig(partial, format=kind, dpi=110, bbox_inches="tight")
-        os.replace(partial, out)
+        with replacing(out) as partial:
+            figure.savefig(partial, format=kind, dpi=110, bbox_inches="tight")
     finally:
-        partial.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gama.checkpoints.apart import ADAPTER, BASE, TOWER, Base, base_record
+from gama.checkpoints.file_hashes import record
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
 from gama.training.checkpoints import FINAL
@@ -26,6 +27,7 @@ def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: P
     partial = _emptied(output)
     gama.save_pretrained(partial)
     processor.save_pretrained(partial)
+    record(partial)
     move_in(partial, output, last="config.json")
 
 
@@ -51,6 +53,7 @@ def save_apart(gama: GamaForConditionalGeneration, processor: GamaProcessor, out
     if has_lora(gama):
         _write_adapter(state, gama.language_model.peft_config["default"], partial)
     (partial / BASE).write_text(base_record(base, output), encoding="utf-8")
+    record(partial)
     move_in(partial, output, last="config.json")
 
 

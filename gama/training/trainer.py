@@ -5,25 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
+from gama.atomic import make_folder, write_text
 from gama.checkpoints.apart import base_of
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
 from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
 from gama.errors import MissingPackageError, RecipeError
+from gama.locks import locked
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.processes import first_process_first
+from gama.processes import first_process_first, rank
 from gama.products import quicken
 from gama.training import checkpoints, stages
 from gama.training.curriculum import check_output
 from gama.training.ends import clear_ends
-from gama.training.files import replace_text
 from gama.training.held_out import Chosen, split, still
 from gama.training.integrations import require_packages
 from gama.training.kept import halve, is_halved, keep
@@ -84,18 +86,19 @@ def run(
         CheckpointError: where the run has checkpoints and none of them is whole; nothing is changed.
         MissingPackageError: for a tracker or DeepSpeed that is not installed; nothing is written.
         ManifestError, AudioError: for data that cannot be used.
+        LockedError: where another process trains into ``output``.
         GamaError: where loss or gradients are no longer numbers, or the disk is full.
     """
     check_output(output, resume)
     require_packages(recipe)
     arguments = _arguments(recipe, output)
-    checkpoint, damaged = checkpoints.resumable(output) if resume else (None, [])
-    for fault in damaged:
-        note(f"{fault}; it stays where it is, and the run goes on from {checkpoint and checkpoint.name}")
-    if checkpoint is not None:
-        require_same_recipe(checkpoint, recipe)
-    with clear_ends(output):
-        output.mkdir(parents=True, exist_ok=True)
+    with clear_ends(output), _sole_writer(output):
+        check_output(output, resume)  # once more: another run may have begun since
+        checkpoint, damaged = checkpoints.resumable(output) if resume else (None, [])
+        for fault in damaged:
+            note(f"{fault}; it stays where it is, and the run goes on from {checkpoint and checkpoint.name}")
+        if checkpoint is not None:
+            require_same_recipe(checkpoint, recipe)
         set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
         gama, processor = _model(recipe, parents)
         with first_process_first():  # it computes the features that the others read
@@ -110,7 +113,7 @@ def run(
             require_same_origin(checkpoint, lineage)
         if arguments.should_save:
             checkpoints.sweep(output, arguments.save_total_limit)
-            replace_text(output / RECIPE, recipe_text(recipe))
+            write_text(output / RECIPE, recipe_text(recipe))
         numbers = StepNumbers()
         trainer = StageTrainer(
             model=objective,
@@ -137,6 +140,14 @@ def run(
                 gama.load_state_dict(state, strict=False)
             gama.config.lineage = [*gama.config.lineage, lineage.entry(steps)]
             _write(recipe, gama, processor, output, parents)
+
+
+@contextmanager
+def _sole_writer(output: Path) -> Iterator[None]:
+    """Keep every other run out of a folder; the first of several processes does so for all of them."""
+    make_folder(output)
+    with locked(output, "this run", inside=True) if rank() == 0 else nullcontext():
+        yield
 
 
 def _model(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditionalGeneration, GamaProcessor]:

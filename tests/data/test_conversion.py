@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -160,11 +161,11 @@ def test_an_unexpected_failure_of_a_decoder_costs_one_clip(
 
 
 def test_a_full_disk_names_the_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Path, *_: object, **__: object) -> None:
+    def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full)
-    with pytest.raises(GamaError, match=r"out/audio/a\.flac\.flac: cannot be written: No space left on device"):
+    monkeypatch.setattr(conversion, "encoded", full)
+    with pytest.raises(GamaError, match=r"out/audio/a\.flac\.flac: cannot be written: no space is left on the disk"):
         convert([folder], tmp_path / "out")
     assert names(tmp_path / "out") == []
 
@@ -193,13 +194,16 @@ def test_originals_are_never_written_over(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_leaves_no_half_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(file: Path, *_: object, **__: object) -> None:
-        Path(file).write_bytes(b"half")
+    partial: list[bool] = []
+
+    def stop(file: Path, **_: object) -> None:
+        partial.append(Path(file).is_file())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soundfile, "write", stop)
+    monkeypatch.setattr(os, "utime", stop)
     with pytest.raises(KeyboardInterrupt):
         convert([folder], tmp_path / "out")
+    assert partial == [True]
     assert names(tmp_path / "out") == []
 
 
