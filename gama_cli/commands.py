@@ -110,6 +110,9 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         words, debug = take_debug(sys.argv[1:] if args is None else list(args))
+        before = os.environ.get("GAMA_DEBUG")
+        if debug:
+            os.environ["GAMA_DEBUG"] = "1"  # the errors of single rows, in this process and in those it starts
         try:
             status = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
         except Exception as error:
@@ -122,6 +125,9 @@ class LazyGroup(click.Group):
             except OSError:  # the error cannot be told, for stderr is what cannot be written
                 let_go(sys.stderr)
                 status = 1
+        finally:
+            if debug and before is None:
+                del os.environ["GAMA_DEBUG"]
         raise SystemExit(status if isinstance(status, int) else 0)
 
 

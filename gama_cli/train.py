@@ -88,7 +88,7 @@ def _train_one(step: Step, request: Request, *, first: bool) -> None:
     _say_plan(step)
     try:
         with _watched(step.name) as watch:
-            train_stage(step, request, watch=watch, show=_show_sample)
+            train_stage(step, request, watch=watch, show=_show_sample, note=console.warn)
     except STOPPED:
         console.note(f"{step.name}: stopped; --resume continues from the last checkpoint in {step.output}")
         raise

@@ -27,6 +27,7 @@ LEVELS = [
         "gama.interrupts",
         "gama.locks",
         "gama.packages",
+        "gama.plain_yaml",
         "gama.processes",
         "gama.quiet",
         "gama.telemetry",

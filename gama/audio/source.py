@@ -113,6 +113,8 @@ def _open_path(path: str, given: str) -> IO[bytes]:
         if not stat.S_ISREG(mode):
             raise named_error(given, "is not a regular file", "pipe its bytes in and give - as the clip")
         return open(path, "rb")
+    except AudioError:  # which is a ValueError
+        raise
     except FileNotFoundError as missing:
         if _JOINED_URL.search(path):
             raise named_error(given, "is a URL behind a folder, a file was expected", _URL_HINT) from missing
@@ -162,10 +164,10 @@ def _spool(stream: BinaryIO, given: str) -> IO[bytes]:
             if spooled.tell() + len(block) > _MAX_PIPED:
                 raise named_error(given, f"more than {_MAX_PIPED // 2**30} GiB came in", "give a file instead")
             spooled.write(block)
-    except (OSError, ValueError) as failed:
-        spooled.close()
-        raise named_error(given, f"cannot be read: {failed}") from failed
     except AudioError:
         spooled.close()
         raise
+    except (OSError, ValueError) as failed:
+        spooled.close()
+        raise named_error(given, f"cannot be read: {failed}") from failed
     return spooled

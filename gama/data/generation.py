@@ -19,7 +19,7 @@ from typing import Any
 
 from gama.atomic import check_output, make_folder, write_text
 from gama.data.chat_endpoint import Endpoint, Message
-from gama.data.manifest import records, row_of, writing
+from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.interrupts import thread_pool
 
@@ -97,7 +97,7 @@ class Written:
     pairs: int = 0
 
 
-def known_of(manifests: Iterable[Path], out: Path) -> Iterator[Known]:
+def known_of(manifests: Iterable[Path], out: Path, malformed: Malformed | None = None) -> Iterator[Known]:
     """Every clip of some manifests, with what its rows tell: ``events`` or ``timestamp_events``, and ``caption``.
 
     A row whose task is captioning (``cap``) gives its answer as the caption where no row has one.
@@ -107,8 +107,7 @@ def known_of(manifests: Iterable[Path], out: Path) -> Iterator[Known]:
     """
     clips: dict[str, dict[str, Any]] = {}
     for manifest in manifests:
-        for number, record in enumerate(records(manifest), 1):
-            row = row_of(record, manifest, number)
+        for record, row in usable(manifest, malformed):
             clip = Remap().file(record["audio_id"], manifest)
             if clip is None:
                 continue
@@ -230,6 +229,7 @@ def write_questions(
     *,
     at_once: int = 4,
     progress: Callable[[int], None] | None = None,
+    malformed: Malformed | None = None,
 ) -> Written:
     """Write a manifest of questions about the clips of others.
 
@@ -239,6 +239,7 @@ def write_questions(
         writer: asks.
         at_once: requests under way.
         progress: called with how many clips are done since its last call.
+        malformed: see :func:`gama.data.manifest.usable`.
 
     Raises:
         ManifestError: for a manifest that cannot be used.
@@ -247,7 +248,7 @@ def write_questions(
     """
     check_output(out, manifests, make_folder=True)
     done = Written()
-    told = (known for known in known_of(manifests, out) if _worth(known, done))
+    told = (known for known in known_of(manifests, out, malformed) if _worth(known, done))
     with writing(out) as file:
         for known, (pairs, counts) in _asked(writer, told, at_once):
             for name, number in counts.items():
