@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from gama import processes
+from gama import interrupts, processes
 from gama.atomic import check_output, is_special, open_text
 from gama.text import json_text, printable
 from gama_cli import console
@@ -102,7 +102,7 @@ def _to_file(run: Run | LaunchedRun, answers: Iterator[Done]) -> Tally:
                 advance(1)
                 if done.error and tally.failed <= _TOLD:
                     console.fail(done.error)
-    except KeyboardInterrupt:
+    except interrupts.STOPPED:
         console.note(f"{run.kept + tally.answered} of {run.kept + run.left} answers are kept; --resume goes on")
         raise
     return tally
@@ -114,9 +114,7 @@ def _silently(answers: Iterator[Done]) -> None:
         for _ in answers:
             pass
     except KeyboardInterrupt:
-        from gama_cli.main import INTERRUPTED
-
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(interrupts.INTERRUPTED) from None
 
 
 def _put(file: TextIO, row: object) -> None:

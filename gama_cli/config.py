@@ -32,6 +32,9 @@ KEYS = (
 )
 """Options of those commands that can have a default of one's own."""
 
+_LARGEST = 64 * 1024  # bytes of the file
+_MEND = "correct it, or remove it"
+
 
 def path() -> Path:
     """Where the file is, or would be."""
@@ -48,11 +51,17 @@ def read() -> dict[str, Any]:
 
     file = path()
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise GamaError(f"{file}: is larger than {_LARGEST // 1024} KiB, which no settings are", _MEND)
+        values = tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GamaError(f"{file}: not TOML: {error}", "correct it, or remove it") from None
+    except RecursionError:
+        raise GamaError(f"{file}: not TOML: it is nested too deep", _MEND) from None
+    except ValueError as error:  # TOML's and Unicode's, and those of odd dates and numbers
+        raise GamaError(f"{file}: not TOML: {' '.join(str(error).split())[:300]}", _MEND) from None
     return {key: _checked(key, value, str(file)) for key, value in values.items()}
 
 

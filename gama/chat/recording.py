@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gama import interrupts
 from gama.atomic import make_folder, write_bytes
 from gama.audio import SAMPLE_RATE
 from gama.audio.encoding import encoded
@@ -80,6 +81,7 @@ def _recorded(sounddevice: Any, seconds: float) -> np.ndarray[Any, np.dtype[np.f
     except KeyboardInterrupt:
         if not blocks:
             raise
+        interrupts.clear()
     except sounddevice.PortAudioError as error:
         raise DeviceError(f"the microphone cannot be used: {' '.join(str(error).split())}") from error
     if not blocks:

@@ -20,6 +20,7 @@ import numpy as np
 
 from gama.atomic import check_output, make_folder, write_json
 from gama.data.manifest import records
+from gama.data.remap import absolute
 from gama.data.scenes.classes import BY_LABEL
 from gama.data.scenes.scene import Event, Scene
 from gama.errors import AudioError, GamaError, ManifestError, OutputError
@@ -145,7 +146,7 @@ def _check_output(manifest: Path) -> None:
 
 
 def _row(audio_root: Path, clip: RealClip) -> dict[str, Any]:
-    path = (audio_root / clip.path).resolve()
+    path = absolute(audio_root / clip.path)
     samples = _checked(path, clip.sha1_pcm)
     return {
         "audio_id": path.as_posix(),

@@ -27,8 +27,9 @@ import numpy as np
 from gama import audio
 from gama.atomic import make_folder, temporary_files, write_bytes
 from gama.data.parallel import mapped
+from gama.data.remap import absolute
 from gama.data.shard_index import KEY, Digests, Facts, Folder, Journal, named, packed, positions, remember
-from gama.errors import AudioError
+from gama.errors import AudioError, row_error
 from gama.fbank import DOUBLE_STD, FRAME_LENGTH, FRAME_SHIFT, MEAN, kaldi_fbank
 from gama.locks import locked
 
@@ -151,10 +152,8 @@ def make_shard(job: Job) -> Shard:
                 values.append(halved(fbank_of(content, path)))
                 keys[key] = None
             done.append((path, facts.st_size, facts.st_mtime_ns, key))
-        except AudioError as error:
-            failed.append((path, str(error)))
-        except OSError as error:
-            failed.append((path, f"{path}: {error.strerror or error}"))
+        except Exception as error:  # whatever a decoder raises is about this clip
+            failed.append((path, str(row_error(error, path, AudioError))))
     if keys:
         _write(Path(job.folder), list(keys), values)
     return Shard(tuple(done), tuple(failed))
@@ -257,7 +256,7 @@ class _Building:
         self.keys = np.zeros(len(self.paths), KEY)
         names, failed, computed = np.zeros(len(self.paths), KEY), dict[str, str](), 0
         for begin in range(0, len(self.paths), _CHUNK):
-            chunk = [str(path.resolve()) for path in self.paths[begin : begin + _CHUNK]]
+            chunk = [str(absolute(path)) for path in self.paths[begin : begin + _CHUNK]]
             fresh = dict.fromkeys(chunk)
             if begin:
                 seen = np.isin(named(fresh), names[:begin])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gama.atomic import replacing, write_errors
+from gama.checkpoints.file_hashes import record
 from gama.errors import CheckpointError
 from gama.export.graphs import LanguageModelGraph
 from gama.export.metadata import describe, write_metadata
@@ -70,6 +71,7 @@ def export_instant(folder: Path, *, opset: int = DEFAULT_OPSET, say: Callable[[s
         write_metadata(graph, facts)
         data = graph.SerializeToString()
         _write(folder / name, data)
+        record(folder, only=(name,))
         say(f"{folder / name}: {len(data) / 1e6:.2f} MB, of them {inline / 1e6:.2f} MB weights of its own")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from gama.atomic import write_text
 from gama.errors import CheckpointError
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.key_values import CACHE
 from gama.model.processing import GamaProcessor
 from gama.prompt import Turn, render
 
@@ -83,7 +84,7 @@ def _continued(source: GamaForConditionalGeneration, ids: Tensor, values: Tensor
     for _ in range(_TOKENS):
         following = _likeliest(source, output.logits[:, -1:])
         ids = torch.cat([ids, following], dim=1)
-        output = _run(source, following, None, use_cache=True, past_key_values=output.past_key_values)
+        output = _run(source, following, None, use_cache=True, **{CACHE: output[CACHE]})
     return ids
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -13,6 +12,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any, Literal
 
+from gama import interrupts
 from gama.atomic import check_output, make_folder, write_errors
 from gama.data.remap import Remap
 from gama.errors import GamaError
@@ -22,6 +22,7 @@ from gama.inference.hearing import Asking
 from gama.inference.journal import Journal, Place
 from gama.inference.rows import Asked, Key, asked
 from gama.locks import locked
+from gama.processes import spawn
 from gama.text import json_text
 
 _BLOCK = 64  # questions that go to one device together, and those about the same clip with them
@@ -228,10 +229,9 @@ class _Processes(AbstractContextManager["_Processes"]):
     """One process a device; they are stopped when the work is left."""
 
     def __init__(self, work: Work, shares: Sequence[Sequence[int]], devices: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._words: Any = context.Queue()
+        self._words: Any = multiprocessing.get_context("spawn").Queue()  # CUDA does not survive a fork
         journal = Journal(work.out)
-        self._devices = {}
+        self._devices: dict[int, tuple[str, Any]] = {}
         threads = work.loading.get("threads")
         for number, (share, device) in enumerate(zip(shares, devices, strict=True), 1):
             if not share:
@@ -240,10 +240,7 @@ class _Processes(AbstractContextManager["_Processes"]):
             if threads is not None:
                 loading["threads"] = max(1, threads // len(devices))
             own = replace(work, loading=loading)
-            process = context.Process(
-                target=_process, args=(number, own, list(share), journal.part(number), self._words), daemon=True
-            )
-            process.start()
+            process = spawn(_process, number, own, list(share), journal.part(number), channel=self._words)
             self._devices[number] = (device, process)
 
     def done(self) -> Iterator[Done]:
@@ -264,6 +261,7 @@ class _Processes(AbstractContextManager["_Processes"]):
     def _check(self, running: set[int]) -> None:
         for number in running:
             device, process = self._devices[number]
+            interrupts.check()  # SIGTERM to the whole group ends the others as well
             if process.exitcode is not None and self._words.empty():
                 raise GamaError(
                     f"the process on {device} ended with status {process.exitcode} before its work did",
@@ -281,7 +279,6 @@ class _Processes(AbstractContextManager["_Processes"]):
 
 def _process(number: int, work: Work, positions: list[int], part: Path, words: Any) -> None:
     """What one process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears Ctrl-C and stops the others
     try:
         for done in answer(work, positions, part):
             words.put(("done", done))

@@ -19,6 +19,7 @@ from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.apart import is_apart
 from gama.checkpoints.architecture import expected_shapes
 from gama.checkpoints.combining import some
+from gama.checkpoints.file_hashes import FILE, record
 from gama.checkpoints.folders import check_output, staged
 from gama.checkpoints.reading import Weights, read_shards
 from gama.errors import CheckpointError
@@ -93,10 +94,13 @@ def quantize(folder: Path, out: Path, *, quant: str, advance: Advance = lambda _
         files = _write(made, _tensors(weights, layers, advance))
         _write_config(folder, made, quant)
         for file in folder.iterdir():
-            beside = file.suffix in _BESIDE and not file.name.endswith(".index.json") and file.name != "config.json"
+            beside = (
+                file.suffix in _BESIDE and not file.name.endswith((".index.json", FILE)) and file.name != "config.json"
+            )
             if file.is_file() and beside:
                 shutil.copy(file, made / file.name)
         written = sum((made / name).stat().st_size for name in files)
+        record(made)
     read = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     return Stored(quant, len(layers), read, written, tuple(files))
 

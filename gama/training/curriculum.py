@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -260,11 +260,18 @@ def checked(steps: Sequence[Step]) -> list[Step]:
     return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
 
 
-def train_stage(step: Step, request: Request, *, watch: Watch | None = None, show: Show | None = None) -> None:
-    """Run one stage; ``watch`` is shown the progress, ``show`` the answers to held-out questions."""
+def train_stage(
+    step: Step,
+    request: Request,
+    *,
+    watch: Watch | None = None,
+    show: Show | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one stage; see :func:`gama.training.trainer.run`."""
     from gama.quiet import quiet_loading
     from gama.training.trainer import run
 
     features = step.output.parent / "features"
     with quiet_loading(progress=False):
-        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch, show=show)
+        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch, show=show, note=note)

@@ -115,5 +115,5 @@ def _step(line: str) -> float:
     """The step of a line of metrics; infinity for a line that was cut short when a run was killed."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
 from gama.training.validation import Show, Validation
 
+logger = logging.getLogger(__name__)
+
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
 
 
@@ -63,6 +66,7 @@ def run(
     resume: bool = False,
     watch: Watch | None = None,
     show: Show | None = None,
+    note: Callable[[str], None] = logger.warning,
 ) -> None:
     """Train a stage and write its model into ``output``.
 
@@ -71,13 +75,15 @@ def run(
         output: folder of the run: ``checkpoint-STEP/``, ``metrics.jsonl``, ``recipe.yaml`` and the final model.
         parents: see :func:`gama.training.stages.start`.
         features: folder of the feature cache.
-        resume: continue from the last whole checkpoint.
+        resume: continue from the last whole checkpoint. Damaged ones are reported and stay where they are.
         watch: shown the progress.
         show: shown the answers to held-out questions.
+        note: told of damaged checkpoints and where the run goes on for that reason, and of empty answers.
 
     Raises:
         RecipeError: when ``output`` holds a run and ``resume`` is not asked for, for a wrong training argument, or
             where parent, rows or recipe are no longer those that the run began with.
+        CheckpointError: where the run has checkpoints and none of them is whole; nothing is changed.
         MissingPackageError: for a tracker or DeepSpeed that is not installed; nothing is written.
         ManifestError, AudioError: for data that cannot be used.
         LockedError: where another process trains into ``output``.
@@ -88,13 +94,15 @@ def run(
     arguments = _arguments(recipe, output)
     with clear_ends(output), _sole_writer(output):
         check_output(output, resume)  # once more: another run may have begun since
-        checkpoint = checkpoints.last_checkpoint(output) if resume else None
+        checkpoint, damaged = checkpoints.resumable(output) if resume else (None, [])
+        for fault in damaged:
+            note(f"{fault}; it stays where it is, and the run goes on from {checkpoint and checkpoint.name}")
         if checkpoint is not None:
             require_same_recipe(checkpoint, recipe)
         set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
         gama, processor = _model(recipe, parents)
         with first_process_first():  # it computes the features that the others read
-            dataset, held_out = _datasets(recipe, features, arguments)
+            dataset, held_out = _datasets(recipe, features, arguments, note)
         objective, collator = _objective(recipe, gama, processor, arguments.seed)
         if isinstance(objective, Answering) and recipe.data.keep_frozen:
             objective.layout = keep(gama.audio_tower, dataset, features, bf16=arguments.bf16, device=arguments.device)
@@ -214,7 +222,7 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
 
 
 def _datasets(
-    recipe: Recipe, features: Path, arguments: TrainingArguments
+    recipe: Recipe, features: Path, arguments: TrainingArguments, note: Callable[[str], None]
 ) -> tuple[EpochDataset, ClipDataset | Chosen | None]:
     """What the stage trains on, and what it is tested on while it does."""
     data = recipe.data
@@ -222,6 +230,9 @@ def _datasets(
         scenes = SymbolicScenes(data.scenes, seed=arguments.seed, questions=data.questions, tasks=data.tasks)
         return scenes, None
     clips = _clips(recipe, data.manifests, features, arguments)
+    if empty := clips.empty_answers:
+        what = f"{len(empty)} row(s) have an empty answer and teach the model to say nothing"
+        note(f"{what}: {clips.rows.where(empty)}; gama prepare check MANIFEST --out CLEAN leaves them out")
     if isinstance(data.validation, str):
         return clips, still(_clips(recipe, [data.validation], features, arguments))
     return (clips, None) if data.validation is None else split(clips, data.validation)

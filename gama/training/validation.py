@@ -139,5 +139,5 @@ def _step(line: str) -> float:
     """The step of a line; infinity for one that was cut short."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from gama.data.scenes.synth_blocks import RATE, Samples
 from gama.data.scenes.takes import RealTakes, takes_by_fold
 from gama.errors import GamaError, ManifestError
 from gama.locks import LOCK, locked
+from gama.processes import process_pool, shielded
 
 Takes = dict[int | None, RealTakes]
 """The recordings a scene may hold, by its fold; those without a fold belong to every one."""
@@ -127,10 +126,10 @@ def _written(job: _Job, count: int, workers: int) -> Iterator[list[dict[str, Any
         for index in range(count):
             yield _write(job, takes, index)
         return
-    # spawned, not forked: the caller may hold threads (torch), which do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-        yield from pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
+    with process_pool(workers, _start, (job,)) as pool:
+        with shielded():
+            written = pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
+        yield from written
 
 
 def _takes(job: _Job) -> Takes:
