@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gama import __version__
+from gama import __version__, interrupts
 from gama.chat.events import Event, Failed, Left, row
 from gama.chat.protocol import checked, read_json, request_id
 from gama.errors import GamaError
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 2**20
 """Bytes of a request; a longer line is passed over and answered with an error."""
+_AGAIN = 3.0  # seconds in which a second SIGINT ends the program, however many requests are waiting
 
 
 def hold(session: Session, perform: Perform, beginning: Iterable[dict[str, Any]]) -> int:
@@ -168,11 +172,14 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _stopping(session: Session) -> Iterator[None]:
-    """SIGINT stops the answer that is being given; without one it ends the program as ever."""
+    """SIGINT stops the answer that is being given; without one, or soon after another, it ends the program."""
+    last = -math.inf
 
-    def interrupt(number: int, frame: Any) -> None:
-        if not session.is_answering:
-            raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if not session.is_answering or last - before < _AGAIN or interrupts.pending():
+            interrupts.interrupt(number, frame)
         session.stop.set()
 
     before = signal.signal(signal.SIGINT, interrupt)

@@ -15,19 +15,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--verify", is_flag=True, help="Compare every file of a model folder with its recorded hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, verify: bool, as_json: bool) -> None:
     """Say what PATH is: a checkpoint's file, a folder, or a zip archive.
 
     Keys and shapes alone tell, and no code in the file runs: a pickle that holds more than
     weights is refused. Dead weights are those that can change no output of the released model.
+
+    --verify reads every file that gama_files.json lists, which gama writes into the folders it
+    makes: a changed, cut or missing file is an error.
 
     \b
     Examples:
       gama inspect pytorch_model.bin
       gama inspect stage5.zip --json
       gama inspect Llama-2-7b-chat-hf-qformer
+      gama inspect gama-7b --verify
     """
+    if verify:
+        _verify(path, as_json)
+        return
     from gama.checkpoints.inspection import inspect as look
 
     found = look(path)
@@ -41,6 +49,20 @@ def inspect(path: Path, as_json: bool) -> None:
     click.echo(_table(found))
     for line in _remarks(found):
         click.echo(line)
+
+
+def _verify(path: Path, as_json: bool) -> None:
+    from gama.checkpoints.file_hashes import verify
+    from gama_cli.convert import in_megabytes
+
+    with console.progress(None, "MB compared") as advance:
+        verified = verify(path, in_megabytes(advance))
+    if as_json:
+        console.json_line({"path": str(path), "verified": list(verified.files), "unlisted": list(verified.unlisted)})
+        return
+    click.echo(f"{path}: {len(verified.files)} files are as they were written")
+    if verified.unlisted:
+        click.echo(f"not listed, so not compared: {', '.join(verified.unlisted)}")
 
 
 def _table(found: Inspection) -> str:

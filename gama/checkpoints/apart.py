@@ -23,12 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gama.checkpoints.json_files import read_table
 from gama.errors import CheckpointError
 
 BASE = "base.json"
 TOWER = "audio_tower.safetensors"
 ADAPTER = "adapter_model.safetensors"
 _WEIGHTS = "model*.safetensors"
+_LONGEST = 4096  # letters of a path
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,11 @@ def joined(folder: Path, *, adapter: bool = True) -> Iterator[Path]:
 
 def _record(folder: Path) -> dict[str, Any]:
     file = folder / BASE
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {' '.join(str(error).split())}") from error
-    if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("folder", "sha256")):
+    record = {"relative": "", "files": {}} | read_table(file)
+    texts = [record.get(name) for name in ("folder", "sha256", "relative")]
+    if not all(isinstance(text, str) and "\0" not in text and len(text) < _LONGEST for text in texts):
         raise CheckpointError(f"{file}: names no base: 'folder' and 'sha256' are expected")
-    return {"relative": "", "files": {}} | record
+    return record
 
 
 def _found(folder: Path, record: dict[str, Any]) -> Path:

@@ -23,6 +23,7 @@ import gama as package
 from gama.checkpoints import shards
 from gama.checkpoints.combining import Fate, Role, Source, check_kinds, some, source
 from gama.checkpoints.conversion import DTYPES, REPORT, Advance, Conversion, source_hashes
+from gama.checkpoints.file_hashes import record
 from gama.checkpoints.folders import check_output, staged
 from gama.checkpoints.opening import opened
 from gama.checkpoints.origins import Shape, plain
@@ -108,6 +109,7 @@ def convert_clap(
             _write_processor(folder, config, words)
             report = {"gama": package.__version__, **asdict(done)}
             (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            record(folder, outputs)
             return done
 
 

@@ -29,6 +29,7 @@ from gama.checkpoints.combining import (
     is_ltu,
     source,
 )
+from gama.checkpoints.file_hashes import record
 from gama.checkpoints.folders import check_output, staged
 from gama.checkpoints.names import LORA_ALPHA
 from gama.checkpoints.opening import adapter_alpha, opened
@@ -188,6 +189,7 @@ def _write_rest(folder: Path, plan: _Plan, done: Conversion, tokenizer: Any) -> 
     _generation_config(config).save_pretrained(folder)
     _processor(config, tokenizer).save_pretrained(folder)
     (folder / REPORT).write_text(json.dumps(asdict(done), indent=1) + "\n", encoding="utf-8")
+    record(folder, done.outputs)
 
 
 def _entry(name: str, made: Combination, dtype: torch.dtype | None, *, keep: bool) -> shards.Entry:

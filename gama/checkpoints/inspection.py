@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gama.checkpoints.apart import base_of, is_apart
+from gama.checkpoints.json_files import read_table
 from gama.checkpoints.names import COMPUTED, dropped_because, lora_slot, our_name
 from gama.checkpoints.opening import Opened, opened
 from gama.checkpoints.origins import (
@@ -25,7 +25,6 @@ from gama.checkpoints.origins import (
     released_name,
 )
 from gama.checkpoints.reading import Weights, read_weights
-from gama.errors import CheckpointError
 
 _TAP_NORMS = ("model.audio_encoder.norm_j.", "model.audio_encoder.norm_k.", "audio_tower.encoder.tap_norms.")
 _PROJECTIONS = (
@@ -133,13 +132,7 @@ def inspect(path: Path) -> Inspection:
 def _config(folder: Path) -> dict[str, Any]:
     """The model's configuration beside its weights; empty where there is none."""
     file = folder / "config.json"
-    if not file.is_file():
-        return {}
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error
-    return config if isinstance(config, dict) else {}
+    return read_table(file) if file.is_file() else {}
 
 
 def _with_adapter(given: Opened) -> Weights:
@@ -159,7 +152,8 @@ def _title(kind: Kind, config: Mapping[str, Any], *, lora: bool) -> str:
         return "LTU in this project's form (no Q-Former)"
     if model is None or kind == "ours":
         return TITLES[kind]
-    made = ", ".join(str(a) for a in config.get("architectures") or [])
+    listed = config.get("architectures")
+    made = ", ".join(map(str, listed)) if isinstance(listed, list) else ""
     folder = f"Hugging Face folder of a {model} model" + (f" ({made})" if made else "")
     return folder if kind in ("language model", "unknown") else f"{folder}: {TITLES[kind]}"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gama.checkpoints.archives import is_archive, unpacked
+from gama.checkpoints.json_files import read_table
 from gama.checkpoints.reading import PICKLED, Weights, read_shards, read_weights, weight_files
 from gama.errors import CheckpointError
 
@@ -74,10 +74,10 @@ def adapter_alpha(given: Opened) -> float | None:
     file = given.folder / "adapter_config.json"
     if not file.is_file() or not any(path.name.startswith("adapter_model") for path in given.weights.files):
         return None
+    config = read_table(file, "an adapter's configuration")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        kind, alpha = config.get("peft_type", "LORA"), float(config["lora_alpha"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind, alpha = str(config.get("peft_type", "LORA")), float(config["lora_alpha"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{file}: cannot be read as an adapter's configuration: {error}") from error
     odd = [name for name in ("use_rslora", "use_dora", "fan_in_fan_out") if config.get(name)]
     if kind != "LORA" or odd:

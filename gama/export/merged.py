@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from gama.checkpoints.file_hashes import record
 from gama.errors import CheckpointError
 from gama.export.adapter import apply, open_source
 from gama.export.folders import free_name, new_folder, readable
@@ -76,6 +77,7 @@ def export_merged(
         again = join(work, dtype=computed).to(pick_device(device))
         parity = compare(again, probes, stored=getattr(torch, stored))
         write_report(work, parity, facts)
+        record(work)
     return parity
 
 

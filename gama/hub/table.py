@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
+from gama import plain_yaml
 from gama.errors import GamaError
 from gama.home import home
 from gama.hub.addresses import Origin
@@ -129,9 +128,9 @@ def _slug(file: str) -> str:
 
 def _read(file: Path) -> dict[str, Entry]:
     try:
-        rows = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GamaError(f"{file}: the table of models cannot be read: {' '.join(str(error).split())}") from error
+        rows = plain_yaml.read(file) or {}
+    except plain_yaml.PlainYamlError as error:
+        raise GamaError(f"{file}: the table of models cannot be read: {error}") from error
     if not isinstance(rows, dict):
         raise GamaError(f"{file}: a table of models maps names to entries, this holds a {type(rows).__name__}")
     return {str(name): _entry(str(name), row, file) for name, row in rows.items()}

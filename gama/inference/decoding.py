@@ -16,9 +16,11 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from gama.errors import AudioError, CheckpointError
 from gama.inference.sampling import Sampling
 from gama.inference.steps import Steps, steps_for
 from gama.inference.streaming import TextStream
+from gama.model.key_values import CACHE
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
@@ -41,7 +43,7 @@ def decode(
     Args:
         model: the model.
         inputs: ``input_ids``, ``attention_mask`` (B, T), padded on the left, and ``audio_features`` where there are
-            clips. With ``past_key_values`` of the first P positions the mask is (B, P + T).
+            clips. With a cache (``CACHE``) of the first P positions the mask is (B, P + T).
         sampling: how to choose.
         stop_ids: ids that end an answer.
         limits: most tokens of each row, where rows have less room than ``max_new_tokens``.
@@ -55,12 +57,13 @@ def decode(
     ids = inputs["input_ids"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     output = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-    logits, cache = output.logits, output.past_key_values
+    logits, cache = output.logits, getattr(output, CACHE)
     most = min(max(ends), sampling.max_new_tokens)
     steps: Steps | None = None
     stopped = [False] * rows
     last = ids[:, -1]
     try:
+        check_scores(model, logits[:, -1], inputs.get("audio_features"))
         for made in range(1, sampling.max_new_tokens + 1):
             still = torch.tensor(stopped, device=last.device)
             last = torch.where(still, last, choose(logits[:, -1]))
@@ -75,6 +78,33 @@ def decode(
     finally:
         if steps is not None:
             steps.close()
+
+
+def check_scores(model: GamaForConditionalGeneration, scores: Tensor, prefix: Tensor | None) -> None:
+    """Refuse scores (B, V) that choose nothing: NaN or infinite ones would be an empty answer, all the same ones too.
+
+    The first scores of an answer tell; later ones are not looked at, so that no token waits for it.
+
+    Raises:
+        CheckpointError: naming the weight that is no number, or the model.
+        AudioError: where the weights are sound and what was made of the clip is not.
+    """
+    least, most = scores.aminmax(dim=-1)  # NaN in either where one is among them
+    if bool(((least < most) & (most < math.inf)).all()):
+        return
+    name = str(getattr(model.config, "name_or_path", "") or "the model")
+    again = "download the model again; gama inspect --verify compares its files"
+    for weight, values in model.state_dict().items():
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise CheckpointError(f"{name}: {weight} holds NaN or infinity, so there is no answer", again)
+    if prefix is not None and not bool(prefix.isfinite().all()):
+        raise AudioError(
+            "what the audio encoder makes of a clip is not finite, so there is no answer",
+            "are its samples beyond full scale? in float16, try --dtype float32",
+        )
+    if bool((least == most).any()):
+        raise CheckpointError(f"{name}: every token is as likely as any other: its weights are empty", again)
+    raise CheckpointError(f"{name}: the scores of an answer are not numbers", "try --dtype float32, or bfloat16")
 
 
 def _text_of(inputs: dict[str, Any], audio_token_id: int) -> list[list[int]]:

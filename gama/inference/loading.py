@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.apart import TOWER, is_apart, joined
 from gama.checkpoints.bundled import model_folder
+from gama.checkpoints.folder_checks import SAMPLING_RATE, check_value, check_weights, read_config
+from gama.checkpoints.reading import weight_files
 from gama.errors import CheckpointError, DeviceError, GamaError, MissingPackageError
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
 from gama.quantization.kinds import agreed, stored
+from gama.quantization.stored_scales import check_stored
 from gama.quiet import quiet_loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -28,12 +29,6 @@ _COMPLAINTS = {
     "unexpected_keys": "holds unknown",
     "mismatched_keys": "has other shapes for",
 }
-# what transformers raises for a folder whose configuration or weights make no sense
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ArithmeticError, ImportError),
-    SafetensorError,
-    StrictDataclassError,
-)
 _SLOW = 2**30  # bytes of weights from which loading shows its progress on a terminal
 
 
@@ -75,7 +70,7 @@ def load_model(
 ) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
     """See :func:`gama.inference.engine.load`; ``adapter`` says whether LoRA beside the weights is applied."""
     folder = model_folder(name_or_dir)
-    _check_type(folder)
+    settings = read_config(folder)
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     kept = stored(folder)
@@ -89,6 +84,10 @@ def load_model(
             joined(folder, adapter=adapter) as whole,
             quiet_loading(progress=sys.stderr.isatty() and _weight_bytes(whole) >= _SLOW),
         ):
+            files = _weight_files(whole, folder)
+            check_weights(folder, settings, files, quantized=kept != "none")
+            with _named(folder):
+                check_stored(files, kept)
             model, info = GamaForConditionalGeneration.from_pretrained(
                 whole,
                 dtype=precision,
@@ -104,16 +103,58 @@ def load_model(
             if is_apart(folder):
                 _put_tower(model, folder)
             processor = GamaProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+    except GamaError:
+        raise
+    except Exception as error:  # what transformers raises for settings and weights that make no sense has no bounds
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise CheckpointError(f"{folder}: the model cannot be loaded: {reason}") from error
+    check_inputs(folder, model, processor)
     if held in ("4bit", "8bit"):
-        from gama.quantization.linear import settle, without_scales
-
-        _check({"missing_keys": [f"{name} (its scales)" for name in without_scales(model)]}, folder)
-        settle(model, precision)
+        _settle(model, precision, folder)
     model.eval()
     return model, processor
+
+
+def _settle(model: GamaForConditionalGeneration, precision: torch.dtype, folder: Path) -> None:
+    from gama.quantization.linear import check_quantized, settle, without_scales
+
+    _check({"missing_keys": [f"{name} (its scales)" for name in without_scales(model)]}, folder)
+    with _named(folder):
+        check_quantized(model)
+    settle(model, precision)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Put the folder in front of what is wrong with one of its weights."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error.message}", error.hint) from None
+
+
+def check_inputs(folder: Path, model: GamaForConditionalGeneration, processor: GamaProcessor) -> None:
+    """Compare the processor of a folder with its model: the clips and ids it makes are those that the model reads.
+
+    Raises:
+        CheckpointError: naming the value that differs.
+    """
+    config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
+    where, text = str(folder / "processor_config.json"), config.text_config
+    check_value(where, "sampling_rate", extractor.sampling_rate, SAMPLING_RATE)
+    check_value(where, "feature_size", extractor.feature_size, config.encoder_config.num_mel_bins)
+    check_value(where, "num_frames", extractor.num_frames, config.encoder_config.num_frames)
+    check_value(where, "num_audio_tokens", processor.num_audio_tokens, config.num_audio_tokens)
+    check_value(where, "audio_token_id", processor.audio_token_id, config.audio_token_id)
+    begins = getattr(text, "bos_token_id", None)
+    if begins is not None and tokenizer.bos_token_id is not None:
+        check_value(str(folder / "tokenizer.json"), f"id of {tokenizer.bos_token}", tokenizer.bos_token_id, begins)
+    known = tokenizer.convert_tokens_to_ids(processor.audio_token)
+    if known is not None and known != tokenizer.unk_token_id:
+        check_value(str(folder / "tokenizer.json"), f"id of {processor.audio_token}", known, config.audio_token_id)
+    elif 0 <= config.audio_token_id < min(len(tokenizer), text.vocab_size):
+        token = tokenizer.convert_ids_to_tokens(config.audio_token_id)
+        raise CheckpointError(f"{folder}: audio_token_id is {config.audio_token_id}, which is the token {token!r}")
 
 
 def _quantizing(held: str, kept: str, precision: torch.dtype) -> dict[str, Any]:
@@ -147,16 +188,10 @@ def _put_tower(model: GamaForConditionalGeneration, folder: Path) -> None:
         state[name].copy_(tensor)
 
 
-def _check_type(folder: Path) -> None:
-    """The configuration is one of GAMA: transformers would fill any other with the values of the released model."""
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {' '.join(str(error).split())}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "gama":
-        raise CheckpointError(f"{folder}: holds a model of type {kind!r}, 'gama' was expected")
+def _weight_files(whole: Path, folder: Path) -> list[Path]:
+    """The files that make up the model: those transformers reads, and the tower of one kept apart."""
+    own = [folder / TOWER] if is_apart(folder) else []
+    return [file for file in (*weight_files(whole), *own) if file.suffix == ".safetensors"]
 
 
 def _weight_bytes(folder: Path) -> int:

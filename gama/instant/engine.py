@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 
 from gama.audio import Waveform
 from gama.checkpoints.bundled import model_folder
+from gama.checkpoints.folder_checks import check_processor, read_config
+from gama.checkpoints.json_files import parse_table
 from gama.errors import CheckpointError
 from gama.inference.answers import Heard
 from gama.inference.asking import Asker, Prompt, Runtime, Sampling, last
@@ -25,6 +26,10 @@ from gama.prompt import Segment
 
 FRONT_END = "front_end.onnx"
 LANGUAGE_MODEL = "language_model.onnx"
+
+_IDS = ("audio_token_id", "num_audio_tokens", "hidden_size", "context", "eos_id")
+_ID_LISTS = ("stop_ids", "bos_ids")
+_FACTS = (*_IDS, *_ID_LISTS, "template", "weights_header")
 
 _Inputs = tuple[list[int], Float | None, Past | None]
 
@@ -56,11 +61,12 @@ class Instant(Asker):
     ) -> None:
         super().__init__()
         _check_files(folder)
+        read_config(folder)
         self.name = name
         # one thread: its products are too small to share
         language = session(folder / LANGUAGE_MODEL, provider, num_threads=1, quick=True)
         self._facts = _facts(folder / LANGUAGE_MODEL, language.get_modelmeta().custom_metadata_map)
-        if self._facts["weights_header"] != header_hash(folder / WEIGHTS):
+        if self._facts.get("weights_header") != header_hash(folder / WEIGHTS):
             raise CheckpointError(
                 f"{folder / LANGUAGE_MODEL} was exported from other weights than {WEIGHTS} beside it",
                 f"gama export instant --model {folder}",
@@ -72,6 +78,11 @@ class Instant(Asker):
             num_audio_tokens=self._facts["num_audio_tokens"],
             bos_ids=self._facts["bos_ids"],
             eos_id=self._facts["eos_id"],
+        )
+        check_processor(
+            folder,
+            audio_token_id=self._facts["audio_token_id"],
+            num_audio_tokens=self._facts["num_audio_tokens"],
         )
         self.frontend = frontend or open_front_end(folder / FRONT_END, provider, quick=True, num_threads=threads)
         self.frontend.check(self._facts["num_audio_tokens"], self._facts["hidden_size"], name or str(folder))
@@ -187,10 +198,15 @@ def _check_files(folder: Path) -> None:
 
 
 def _facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    try:
-        return dict(json.loads(metadata["gama.instant"]))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: no graph of gama export instant") from error
+    facts = parse_table(metadata.get("gama.instant", "").encode(), str(path), "a graph of gama export instant")
+    lists = all(_are_ids(facts.get(name)) for name in _ID_LISTS)
+    if not lists or not _are_ids([facts.get(name) for name in _IDS]) or not isinstance(facts.get("template"), str):
+        raise CheckpointError(f"{path}: no graph of gama export instant: {', '.join(_FACTS)} are expected in it")
+    return facts
+
+
+def _are_ids(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def load(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gama.errors import CheckpointError
+from gama.errors import AudioError, CheckpointError
+from gama.instant.weights import WEIGHTS, weight_without_number
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -60,13 +61,17 @@ class InstantLanguageModel:
     def __init__(self, opened: onnxruntime.InferenceSession, audio_token_id: int, path: Path) -> None:
         self._opened = opened
         self._audio_token_id = audio_token_id
+        self._path = path
         shapes = {value.name: value.shape for value in opened.get_inputs()}
         if list(shapes) != ["input_ids", "prefix", "past"]:
             raise CheckpointError(
                 f"{path} goes from {', '.join(shapes)}; a language model goes from input_ids, prefix, past",
                 f"gama export instant --model {path.parent}",
             )
-        layers, _, _, heads, _, width = shapes["past"]
+        past = shapes["past"]
+        if len(past) != 6 or not all(isinstance(past[side], int) for side in (0, 3, 5)):
+            raise CheckpointError(f"{path}: its cache has the shape {past}; a language model's has 6 sides")
+        layers, _, _, heads, _, width = past
         self._empty = np.zeros((layers, 2, 1, heads, 0, width), dtype=np.float32)
         self._no_prefix = np.zeros((1, shapes["prefix"][1]), dtype=np.float32)
 
@@ -114,6 +119,7 @@ class InstantLanguageModel:
         chance = np.random.default_rng(sampling.seed) if sampling.temperature > 0 else None
         known = [i for i in ids if i != self._audio_token_id]
         scores = self.read(ids[past.length :], prefix, past)
+        self._check_scores(scores, prefix)
         for made in range(1, sampling.max_new_tokens + 1):
             token = self._chosen(scores, sampling, chance, known)
             yield token
@@ -121,6 +127,28 @@ class InstantLanguageModel:
                 return
             known.append(token)
             scores = self.read([token], None, past)
+
+    def _check_scores(self, scores: Float, prefix: Float | None) -> None:
+        """Refuse scores (V,) that choose nothing: NaN or infinite ones would be an empty answer, all the same ones too.
+
+        Raises:
+            AudioError: where what was made of the clip is not finite and the weights are.
+            CheckpointError: naming the weight that is no number, or the model.
+        """
+        if scores.min() < scores.max() < np.inf:  # NaN is less than nothing
+            return
+        again = "download the model again; gama inspect --verify compares its files"
+        folder = self._path.parent
+        if (name := weight_without_number(folder / WEIGHTS)) is not None:
+            raise CheckpointError(f"{folder}: {name} holds NaN or infinity, so there is no answer", again)
+        if prefix is not None and not np.isfinite(prefix).all():
+            raise AudioError(
+                "what the audio encoder makes of a clip is not finite, so there is no answer",
+                "are its samples beyond full scale?",
+            )
+        if scores.min() == scores.max():
+            raise CheckpointError(f"{folder}: every token is as likely as any other: its weights are empty", again)
+        raise CheckpointError(f"{folder}: the scores of an answer are not numbers", again)
 
     def _chosen(
         self, scores: Float, sampling: Sampling, chance: np.random.Generator | None, known: Sequence[int]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gama.checkpoints.file_hashes import record
 from gama.checkpoints.folders import check_output, staged
 from gama.data import manifest
 from gama.errors import DeviceError, GamaError, MissingPackageError
@@ -62,6 +63,7 @@ def quantize_gptq(folder: Path, out: Path, *, calibration: Path) -> Stored:
     with staged(out) as made:
         model.save_pretrained(made, max_shard_size="1GB")
         processor.save_pretrained(made)
+        record(made)
         files = sorted(made.glob("*.safetensors"))
         written = sum(file.stat().st_size for file in files)
     read = sum(file.stat().st_size for file in folder.glob("model*.safetensors"))

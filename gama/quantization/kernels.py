@@ -24,7 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gama.atomic import move
+from gama.errors import CheckpointError, OutputError
 from gama.hub.disk import cache_home
+from gama.quantization.lengths import check_4bit
 
 SWITCH = "GAMA_KERNELS"
 """The environment variable that turns the kernel off: 0."""
@@ -76,9 +79,13 @@ class Packed:
     Args:
         codes: bytes of bitsandbytes' ``Params4bit``.
         state: its ``QuantState``.
+
+    Raises:
+        CheckpointError: where a length is not what the shape makes it: the kernel reads as far as the shape says.
     """
 
     def __init__(self, codes: Tensor, state: Any) -> None:
+        check_4bit(codes, state)
         self.shape: tuple[int, int] = tuple(state.shape)
         self.address = codes.data_ptr()
         scales = state.state2 if state.nested else state
@@ -124,10 +131,15 @@ class LlamaLayer:
         norms: before attention, and before the feed-forward part.
         width: of a head; even.
         scaling: of scores.
+
+    Raises:
+        CheckpointError: where the sides of its weights do not meet.
     """
 
     def __init__(self, products: Sequence[Packed], norms: tuple[Norm, Norm], *, width: int, scaling: float) -> None:
+        _check_sides([weights.shape for weights in products], [len(norm.weight) for norm in norms], width)
         self._kept = [*products, *norms]  # what the addresses below are of
+        self.inputs = products[0].shape[1]
         self.heads, self.shared, self.width = products[0].shape[0] // width, products[1].shape[0] // width, width
         self._struct = _Layer(
             *(ctypes.addressof(weights.struct) for weights in products),
@@ -173,6 +185,8 @@ class Kernel:
 
     def unpack(self, weights: Packed, first: int, out: Tensor) -> Tensor:
         """Write rows ``first`` and on of the weights into ``out`` (rows, K), of bfloat16 or float32."""
+        if out.shape[1] != weights.shape[1] or not 0 <= first <= weights.shape[0] - len(out):
+            raise ValueError(f"{tuple(out.shape)} from row {first} on do not lie in weights of {weights.shape}")
         half = int(out.dtype == torch.bfloat16)
         threads = torch.get_num_threads()
         self._library.gama_nf4_unpack(weights.pointer, first, len(out), half, out.data_ptr(), threads)
@@ -181,6 +195,8 @@ class Kernel:
     def half_product(self, x: Tensor, weight: Tensor) -> Tensor:
         """x (M, K) of float32, weight (N, K) of bfloat16, both contiguous, N a multiple of 4 -> (M, N) of float32."""
         outputs, inputs = weight.shape
+        if x.shape[-1] != inputs:
+            raise ValueError(f"rows of {x.shape[-1]} numbers do not fit weights of {outputs} x {inputs}")
         out = torch.empty(len(x), outputs)
         threads = torch.get_num_threads()
         self._library.gama_bf16_product(
@@ -200,6 +216,13 @@ class Kernel:
             room: of keys and of values, (H, S, D).
             at: the position in the room; its keys and values are written there.
         """
+        inputs, positions = layer.inputs, room[0].shape[-2]
+        places = {(layer.shared, positions, layer.width)}
+        shapes = {tuple(part.shape[-3:]) for part in room}
+        if x.numel() != inputs or {turn.numel() for turn in turns} != {layer.width} or shapes != places:
+            raise ValueError(f"a token of {x.numel()} numbers and a cache of {shapes} do not fit a layer of {inputs}")
+        if not 0 <= at < positions:
+            raise ValueError(f"position {at} lies outside a cache of {positions}")
         out = x.clone()
         addresses = [tensor.data_ptr() for tensor in (out, *turns, *room)]
         if self._library.gama_llama_layer(layer.pointer, *addresses, room[0].shape[-2], at, torch.get_num_threads()):
@@ -207,7 +230,20 @@ class Kernel:
         return out
 
 
+def _check_sides(shapes: Sequence[tuple[int, int]], norms: Sequence[int], width: int) -> None:
+    """q, k, v, o, gate, up, down: what one makes, the next reads."""
+    (wide, inputs), (narrow, _), *_, (deep, _), _, _ = shapes
+    expected = [(wide, inputs), (narrow, inputs), (narrow, inputs), (inputs, wide)]
+    expected += [(deep, inputs), (deep, inputs), (inputs, deep)]
+    heads, shared = wide // width, narrow // width
+    whole = min(heads, shared) > 0 and heads % shared == 0 and heads * width == wide and shared * width == narrow
+    if list(shapes) != expected or list(norms) != [inputs, inputs] or not whole:
+        raise CheckpointError(f"a layer's weights of {', '.join(f'{n} x {k}' for n, k in shapes)} do not fit together")
+
+
 def _filled(multiply: Any, x: Tensor, weights: Packed) -> Tensor:
+    if x.shape[-1] != weights.shape[1]:
+        raise ValueError(f"rows of {x.shape[-1]} numbers do not fit weights of {weights.shape[0]} x {weights.shape[1]}")
     out = torch.empty(len(x), weights.shape[0])
     if multiply(weights.pointer, x.data_ptr(), len(x), out.data_ptr(), torch.get_num_threads()):
         raise MemoryError("no memory for a product with 4-bit weights")
@@ -240,7 +276,7 @@ def kernel() -> Kernel | Missing:
         if not library.is_file():
             _compile(compiler, library)
         return Kernel(ctypes.CDLL(str(library)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, OutputError, subprocess.SubprocessError) as error:
         return Missing(_reason(error))
 
 
@@ -258,7 +294,7 @@ def _compile(compiler: list[str], library: Path) -> None:
         made = Path(folder) / library.name
         command = [*compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), *_LIBRARIES]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
-        os.replace(made, library)
+        move(made, library)
 
 
 def _reason(error: Exception) -> str:

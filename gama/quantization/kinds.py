@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from gama.checkpoints.json_files import read_table
 from gama.errors import CheckpointError, GamaError
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -18,20 +18,15 @@ def stored(folder: Path) -> str:
     Raises:
         CheckpointError: for a configuration that cannot be read, or a quantization of another kind.
     """
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {' '.join(str(error).split())}") from error
-    return named((config if isinstance(config, dict) else {}).get("quantization_config"), str(folder))
+    return named(read_table(folder / "config.json").get("quantization_config"), str(folder))
 
 
 def named(settings: Any, where: str) -> str:
     """The name of what a ``quantization_config`` says: a table, an object of transformers, or None."""
     if settings is None:
         return "none"
-    table = settings if isinstance(settings, dict) else settings.to_dict()
-    method = table.get("quant_method")
+    table = settings.to_dict() if hasattr(settings, "to_dict") else settings
+    method = table.get("quant_method") if isinstance(table, dict) else table
     if method == "gptq":
         return "gptq"
     if method == "bitsandbytes" and (table.get("load_in_4bit") or table.get("load_in_8bit")):

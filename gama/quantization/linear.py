@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from gama.quantization.kernels import BLOCK, Kernel, Packed, fits, kernel
+from gama.quantization.lengths import check_4bit, check_8bit
 
 FEW = 16  # rows up to which the codes are multiplied as they are (docs/quantization.md)
 _REPACKED_ROWS = 32  # outputs that bitsandbytes puts together
@@ -120,6 +121,21 @@ def without_scales(model: torch.nn.Module) -> list[str]:
         for kind, scales in kinds.items()
         if isinstance(module, kind) and getattr(module.weight, scales, None) is None
     ]
+
+
+def check_quantized(model: nn.Module) -> None:
+    """Compare every quantized weight with the sides of its layer, before anything is computed with it.
+
+    Raises:
+        CheckpointError: naming the weight and the part of it that does not fit.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            sides = (module.out_features, module.in_features)
+            check_4bit(module.weight.data, module.weight.quant_state, sides, name=f"{name}.weight")
+        elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
+            sides = (module.out_features, module.in_features)
+            check_8bit(module.weight.data, module.weight.SCB, sides, name=f"{name}.weight")
 
 
 @cache

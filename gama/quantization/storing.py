@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import gama as package
+from gama.atomic import move
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.apart import is_apart
 from gama.checkpoints.architecture import expected_shapes
 from gama.checkpoints.combining import some
+from gama.checkpoints.file_hashes import FILE, record
 from gama.checkpoints.folders import check_output, staged
 from gama.checkpoints.reading import Weights, read_shards
 from gama.errors import CheckpointError
@@ -93,10 +94,13 @@ def quantize(folder: Path, out: Path, *, quant: str, advance: Advance = lambda _
         files = _write(made, _tensors(weights, layers, advance))
         _write_config(folder, made, quant)
         for file in folder.iterdir():
-            beside = file.suffix in _BESIDE and not file.name.endswith(".index.json") and file.name != "config.json"
+            beside = (
+                file.suffix in _BESIDE and not file.name.endswith((".index.json", FILE)) and file.name != "config.json"
+            )
             if file.is_file() and beside:
                 shutil.copy(file, made / file.name)
         written = sum((made / name).stat().st_size for name in files)
+        record(made)
     read = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     return Stored(quant, len(layers), read, written, tuple(files))
 
@@ -178,7 +182,7 @@ def _named(folder: Path, index: list[list[str]], total: int) -> list[str]:
     if count == 1:
         names = ["model.safetensors"]
     for number, name in enumerate(names):
-        os.replace(_part(folder, number), folder / name)
+        move(_part(folder, number), folder / name)
     if count > 1:
         places = {key: name for name, keys in zip(names, index, strict=True) for key in keys}
         table = {"metadata": {"total_size": total}, "weight_map": places}

@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gama.checkpoints.apart import ADAPTER, BASE, TOWER, Base, base_record
+from gama.checkpoints.file_hashes import record
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
+from gama.training.checkpoints import FINAL
 from gama.training.files import move_in
 from gama.training.stages import has_lora
 
@@ -25,6 +27,7 @@ def save(gama: GamaForConditionalGeneration, processor: GamaProcessor, output: P
     partial = _emptied(output)
     gama.save_pretrained(partial)
     processor.save_pretrained(partial)
+    record(partial)
     move_in(partial, output, last="config.json")
 
 
@@ -50,6 +53,7 @@ def save_apart(gama: GamaForConditionalGeneration, processor: GamaProcessor, out
     if has_lora(gama):
         _write_adapter(state, gama.language_model.peft_config["default"], partial)
     (partial / BASE).write_text(base_record(base, output), encoding="utf-8")
+    record(partial)
     move_in(partial, output, last="config.json")
 
 
@@ -63,7 +67,7 @@ def _as_stored(config: Path, base: Path) -> None:
 
 
 def _emptied(output: Path) -> Path:
-    partial = output / ".final.tmp"
+    partial = output / FINAL
     shutil.rmtree(partial, ignore_errors=True)
     return partial
 

@@ -45,7 +45,7 @@ def ours() -> Gama:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A copy of the packaged model that a test may spoil."""
-    yield shutil.copytree(model_folder(), tmp_path / "model")
+    yield shutil.copytree(model_folder(), tmp_path / "model", ignore=shutil.ignore_patterns(RECORD))
 
 
 def noise(seconds: float, seed: int = 0) -> Waveform:
