@@ -164,5 +164,6 @@ def check_value(where: str, name: str, given: Any, expected: Any) -> None:
     """
     if given != expected or isinstance(given, bool):
         raise CheckpointError(
-            f"{where}: {name} is {str(given)[:60]}, the model reads {expected}", "the file is another model's: get it again"
+            f"{where}: {name} is {str(given)[:60]}, the model reads {expected}",
+            "the file is another model's: get it again",
         )

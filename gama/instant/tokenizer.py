@@ -55,7 +55,9 @@ class InstantTokenizer:
                 check_value(str(path), f"id of {token}", found, there)
         token = processor.get("audio_token", AUDIO_PLACEHOLDER)
         if self._tokenizer.id_to_token(audio) not in (None, token):
-            raise CheckpointError(f"{path}: {audio}, the id of {token}, is the token {self._tokenizer.id_to_token(audio)!r}")
+            raise CheckpointError(
+                f"{path}: {audio}, the id of {token}, is the token {self._tokenizer.id_to_token(audio)!r}"
+            )
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """Segments -> ids. Control tokens written in plain text are text."""

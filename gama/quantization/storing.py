@@ -94,7 +94,9 @@ def quantize(folder: Path, out: Path, *, quant: str, advance: Advance = lambda _
         files = _write(made, _tensors(weights, layers, advance))
         _write_config(folder, made, quant)
         for file in folder.iterdir():
-            beside = file.suffix in _BESIDE and not file.name.endswith((".index.json", FILE)) and file.name != "config.json"
+            beside = (
+                file.suffix in _BESIDE and not file.name.endswith((".index.json", FILE)) and file.name != "config.json"
+            )
             if file.is_file() and beside:
                 shutil.copy(file, made / file.name)
         written = sum((made / name).stat().st_size for name in files)

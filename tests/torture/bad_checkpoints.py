@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-
 from torture.worker_pool import Result, judged, run_isolated
 
 QUESTION = "what happened?"
@@ -47,7 +46,9 @@ def run_files(seed: int, count: int, *, processes: int = 2) -> Result:
 
 def run_folders(seed: int, count: int, *, processes: int = 2) -> Result:
     """Try damaged model folders by ``gama inspect``, and by loading and asking on both engines."""
-    return run_isolated("torture.bad_checkpoints:attempt_folder", [(seed, i) for i in range(count)], processes=processes)
+    return run_isolated(
+        "torture.bad_checkpoints:attempt_folder", [(seed, i) for i in range(count)], processes=processes
+    )
 
 
 # -- weight files ------------------------------------------------------------------------------------------------------
@@ -107,7 +108,9 @@ def _header(folder: Path, chance: random.Random) -> Path:
 
 def _many_entries(folder: Path, chance: random.Random) -> Path:
     """A header of very many tensors without a byte."""
-    text = ("{" + ",".join(f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(300_000)) + "}").encode()
+    text = (
+        "{" + ",".join(f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(300_000)) + "}"
+    ).encode()
     (folder / "w.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
     return folder / "w.safetensors"
 
@@ -134,7 +137,9 @@ def _strange_values(folder: Path, chance: random.Random) -> Path:
         *(torch.zeros(2, dtype=torch.uint16), torch.nn.Parameter(torch.zeros(2)), torch.float32, torch.Size([2])),
     ]
     for _ in range(chance.choice((1, 2, 5))):
-        key = chance.choice([chance.choice(list(weights)), "x", 7, None, ("a", 1), b"k", "\ud800", "", 1.5, "a" * 10**6])
+        key = chance.choice(
+            [chance.choice(list(weights)), "x", 7, None, ("a", 1), b"k", "\ud800", "", 1.5, "a" * 10**6]
+        )
         weights[key] = chance.choice(values)
     outer = chance.choice([weights, {"model": weights}, {"state_dict": weights, "args": Namespace(a=1)}, [weights], {}])
     torch.save(outer, folder / "w.pt", _use_new_zipfile_serialization=chance.random() < 0.7)
@@ -280,7 +285,18 @@ def _broken_json(folder: Path, chance: random.Random) -> str:
     names = sorted(path.name for path in folder.glob("*.json"))
     file = folder / chance.choice(names)
     text = file.read_bytes()
-    kinds = [b"", b"[]", b"null", b"3", b'"x"', b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", text[: len(text) // 2]]
+    kinds = [
+        b"",
+        b"[]",
+        b"null",
+        b"3",
+        b'"x"',
+        b"{",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+        text[: len(text) // 2],
+    ]
     kinds += [b'{"a":' * 300 + b"1" + b"}" * 300, b"1" * 10_000, _LFS, _PAGE, text + b"\0"]
     chosen = chance.choice(kinds)
     file.write_bytes(chosen)
@@ -316,9 +332,15 @@ def _tensors(folder: Path, chance: random.Random) -> str:
     if how in ("int", "float64", "bool"):
         tensors[key] = old.to({"int": torch.int32, "float64": torch.float64, "bool": torch.bool}[how])
     elif how == "shape":
-        tensors[key] = chance.choice([old.reshape(-1), old.reshape(-1)[:1], old.reshape(-1)[:0], old.unsqueeze(0)]).clone()
+        tensors[key] = chance.choice(
+            [old.reshape(-1), old.reshape(-1)[:1], old.reshape(-1)[:0], old.unsqueeze(0)]
+        ).clone()
     elif how in ("nan", "zero", "huge"):
-        tensors[key] = torch.full_like(old, {"nan": float("nan"), "zero": 0.0, "huge": 6e4}[how]) if old.is_floating_point() else old
+        tensors[key] = (
+            torch.full_like(old, {"nan": float("nan"), "zero": 0.0, "huge": 6e4}[how])
+            if old.is_floating_point()
+            else old
+        )
     elif how == "all zero":
         tensors = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     elif how == "gone":
@@ -358,6 +380,10 @@ def _change(table: Any, chance: random.Random) -> str:
                 del table[key]
                 return f"{path} gone"
             table[key] = chance.choice(_ODD)
-            return f"{path} = {str(table[key])[:40]!r}" if not isinstance(table[key], int) else f"{path} = {table[key] % 10**40}"
+            return (
+                f"{path} = {str(table[key])[:40]!r}"
+                if not isinstance(table[key], int)
+                else f"{path} = {table[key] % 10**40}"
+            )
         table = table[key]
     return "nothing"

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
 from torture.worker_pool import Result, judged, run_isolated
 
 QUESTION = "what happened?"
@@ -98,7 +97,14 @@ def _answered(folder: Path) -> str:
 
 def _change(tensors: Tensors, chance: random.Random) -> str:
     name = _LINEAR.format(chance.randrange(_LAYERS), chance.choice(_MODULES))
-    changes: list[Callable[[Tensors, str, random.Random], str]] = [_settings, _settings, _length, _length, _values, _drop]
+    changes: list[Callable[[Tensors, str, random.Random], str]] = [
+        _settings,
+        _settings,
+        _length,
+        _length,
+        _values,
+        _drop,
+    ]
     return chance.choice(changes)(tensors, name, chance)
 
 
@@ -127,7 +133,25 @@ def _settings(tensors: Tensors, name: str, chance: random.Random) -> str:
 
 
 def _setting(field: str, value: Any, chance: random.Random) -> Any:
-    odd: list[Any] = [None, "x", -1, 0, 1, 3, 64, 128, 4096, 2**31, 2**63, 10**30, 1.5, float("nan"), float("inf"), [], {}]
+    odd: list[Any] = [
+        None,
+        "x",
+        -1,
+        0,
+        1,
+        3,
+        64,
+        128,
+        4096,
+        2**31,
+        2**63,
+        10**30,
+        1.5,
+        float("nan"),
+        float("inf"),
+        [],
+        {},
+    ]
     if field == "shape" and isinstance(value, list) and len(value) == 2:
         n, k = value
         odd += [[2 * n, k], [n, 2 * k], [k, n], [n], [n, k, 1], [0, k], [-n, -k], [n * k, 1], [1, n * k], [n + 64, k]]
@@ -173,7 +197,9 @@ def _values(tensors: Tensors, name: str, chance: random.Random) -> str:
         old.view(-1)[chance.randrange(old.numel())] = chance.choice([float("nan"), float("inf"), -float("inf")])
         tensors[key] = old
         return f"{key} holds no number"
-    dtype = chance.choice([torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool, torch.uint8])
+    dtype = chance.choice(
+        [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool, torch.uint8]
+    )
     tensors[key] = old.to(dtype)
     return f"{key} as {dtype}"
 
