@@ -29,7 +29,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache
 
 from gama.bitsandbytes_import import import_bitsandbytes
-from gama.model.key_values import RoomyLayer
+from gama.model.key_values import CACHE, RoomyLayer
 from gama.quantization.kernels import Kernel, kernel
 from gama.quantization.linear import matrix_dtype, settle
 
@@ -128,11 +128,11 @@ def steps(model: LlamaForCausalLM, rows: int, repeats: int, new_cache: Callable[
     for _ in range(repeats):
         cache = new_cache()
         begun = time.process_time()
-        model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
+        model(input_ids=ids, **{CACHE: cache}, logits_to_keep=1)
         prefill.append(time.process_time() - begun)
         for token in range(4):
             begun = time.process_time()
-            model(input_ids=torch.tensor([[token]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[token]]), **{CACHE: cache})
             decode.append(time.process_time() - begun)
     return {"prefill_s": min(prefill), "decode_s": min(decode)}
 

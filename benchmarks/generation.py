@@ -31,6 +31,7 @@ from gama.inference.steps import FixedStep, GraphSteps, new_cache
 from gama.inference.streaming import TextStream
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.key_values import CACHE
 
 QUESTIONS = ("what happened?", "is there a dog?", "describe the audio", "how loud is it?", "is there rain?", "when?")
 PROMPT, NEW = 128, 64
@@ -90,7 +91,7 @@ def steps(rounds: int) -> None:
             ids = torch.randint(5, 2000, (rows, PROMPT))
 
             def said(cache: Any, rows: Any = ids, model: Any = model) -> None:
-                given = {"input_ids": rows, "attention_mask": torch.ones_like(rows), "past_key_values": cache}
+                given = {"input_ids": rows, "attention_mask": torch.ones_like(rows), CACHE: cache}
                 for _ in decode(model, given, Sampling(NEW), []):
                     pass
 

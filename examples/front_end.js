@@ -2,6 +2,8 @@
 // node examples/front_end.js gama-onnx/prefix.onnx clip.wav
 "use strict";
 
+process.env.ORT_DISABLE_TELEMETRY ??= "1"; // read when onnxruntime is loaded: it sends usage statistics
+
 const fs = require("node:fs");
 const ort = require("onnxruntime-node");
 

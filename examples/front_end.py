@@ -1,6 +1,9 @@
 """The exported front end from plain onnxruntime: python examples/front_end.py gama-onnx/prefix.onnx clip.wav"""
 
+import os
 import sys
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported: it sends usage statistics
 
 import numpy as np
 import onnxruntime

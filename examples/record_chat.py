@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from gama.atomic import write_text
+
 COLUMNS, ROWS = 66, 60
 PATIENCE = 120  # seconds for one answer
 PROMPT = ">>>"
@@ -107,9 +109,7 @@ def main() -> None:
             recording.type(line + "\r")
             recording.until_prompts(count)
         recording.close()
-    partial = target.with_name(f"{target.name}.tmp")
-    partial.write_text(drawn(recording.screen, f"gama chat {CLIP}"), encoding="utf-8")
-    os.replace(partial, target)
+    write_text(target, drawn(recording.screen, f"gama chat {CLIP}"))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gama import _registration, bitsandbytes_import
+from gama import _registration, bitsandbytes_import, telemetry
 
 __version__ = "0.1.0"
 
@@ -73,3 +73,4 @@ def __dir__() -> list[str]:
 
 _registration.install()
 bitsandbytes_import.install()  # peft and transformers import it, too
+telemetry.switch_off()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class GamaError(Exception):
     """An error with a message for the person who caused it.
@@ -20,12 +22,16 @@ class GamaError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
-class AudioError(GamaError):
+class AudioError(GamaError, ValueError):
     """A clip that cannot be read as sound."""
 
 
-class PromptError(GamaError):
+class PromptError(GamaError, ValueError):
     """A question, template or conversation that cannot become a prompt."""
+
+
+class OptionError(PromptError, TypeError):
+    """A keyword argument that a method does not have, or an argument of another type than it takes."""
 
 
 class CheckpointError(GamaError):
@@ -46,3 +52,45 @@ class MissingPackageError(GamaError):
 
 class DeviceError(GamaError):
     """A device or precision that this machine does not have."""
+
+
+class OutputError(GamaError):
+    """A file or folder that cannot be written, or must not be; names it."""
+
+
+class LockedError(GamaError):
+    """Something that another process is writing; names both."""
+
+
+_DEBUG_HINT = "run again with --debug to see where"
+
+
+def row_error(error: Exception, subject: str, kind: type[GamaError] = GamaError) -> GamaError:
+    """What went wrong with one clip or row of many, as an error of that clip or row.
+
+    This is the one place where an unexpected exception (a decoder's ``IndexError``, a read that fails) becomes the
+    error of its row, so that the other rows are done. An error for users is returned as it is. With ``--debug``
+    (``GAMA_DEBUG=1``) the traceback of an unexpected one is printed, in whichever process it happened.
+
+    Args:
+        error: the exception.
+        subject: the clip or row that it happened to.
+        kind: class of the returned error.
+
+    Returns:
+        An error that names the subject, the exception's type and its message, with the exception as its cause.
+    """
+    if isinstance(error, GamaError):
+        return error
+    if os.environ.get("GAMA_DEBUG", "0") not in ("", "0"):
+        import sys
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, OSError) and error.strerror:
+        found = kind(f"{subject}: {error.strerror}")
+    else:
+        text = " ".join(str(error).split())
+        found = kind(f"{subject}: {type(error).__name__}{f': {text}' if text else ''}", _DEBUG_HINT)
+    found.__cause__ = error
+    return found

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gama.errors import PromptError
+from gama.errors import OptionError, PromptError
+from gama.text import lone_surrogate, shown
 
 AUDIO_PLACEHOLDER = "<audio>"
 SILENCE_NOTE = "(The recording is digitally silent.)"
@@ -99,8 +100,14 @@ def instruction(question: str, *, input: str = "", silent: bool = False) -> str:
         silent: whether the clip holds no sound at all; the model is told.
 
     Raises:
-        PromptError: for an empty question.
+        PromptError: for an empty question, or one that is no text.
     """
+    if not isinstance(question, str):
+        raise OptionError(f"the question is {shown(question)}, text was expected")
+    for text in (question, input):
+        if (at := lone_surrogate(text)) is not None:
+            what = f"the question holds half of a surrogate pair (\\u{ord(text[at]):04x}) at character {at + 1}"
+            raise PromptError(what, "write the whole character, or take it out")
     if not question.strip():
         raise PromptError("the question is empty", "ask something, for example: what happened?")
     parts = [question.strip()]

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_SETTINGS = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "critical",
+    "TRANSFORMERS_VERBOSITY": "critical",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+}
+"""What the libraries read while they are imported, here and in the processes that this one starts."""
+
 _CASTS = logging.getLogger("bitsandbytes.autograd._functions")
+
+
+def silence_libraries() -> None:
+    """Keep warnings, log lines and progress bars of other libraries off stderr, in this process and its children.
+
+    For a program with a terminal of its own, before any of them is imported. A setting that the environment has already
+    is left alone.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    logging.lastResort = logging.NullHandler()  # in place of what prints the records of loggers without a handler
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from typing import Any
 
 # C0, DEL and C1 controls; Arabic letter mark, directional marks, embeddings and isolates; line and paragraph
@@ -10,6 +11,8 @@ from typing import Any
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
@@ -20,11 +23,35 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: _escape(ord(match.group())), text)
 
 
-def json_text(value: Any) -> str:
-    """JSON on one line: non-ASCII text as it is, control characters and surrogates escaped."""
+def shown(value: Any, longest: int = 80) -> str:
+    """A value as Python writes it, cut to a length that fits in a message, whatever the value is."""
+    limits = reprlib.Repr()
+    limits.maxlevel, limits.maxstring, limits.maxother, limits.maxlong = 3, longest, longest, longest
+    try:
+        text = limits.repr(value)
+    except Exception:  # an integer of more digits than Python writes; a repr of somebody else's that fails
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 2 * longest else f"{text[: 2 * longest]}…"
+
+
+def lone_surrogate(text: str) -> int | None:
+    """The index of the first half of a surrogate pair, which no encoding can hold; None where there is none."""
+    if text.isascii():
+        return None
+    match = _SURROGATE.search(text)
+    return None if match is None else match.start()
+
+
+def json_text(value: Any, *, finite: bool = True) -> str:
+    """JSON on one line: non-ASCII text as it is, control characters and surrogates escaped.
+
+    Args:
+        value: plain values.
+        finite: whether NaN and infinities, which are not JSON, are refused with a ValueError.
+    """
     import json
 
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=not finite)
     return _CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 

@@ -33,7 +33,7 @@ def _devices(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("words", nargs=-1, type=click.Path(), metavar="CLIP… QUESTION")
+@click.argument("words", nargs=-1, type=click.Path(readable=False), metavar="CLIP… QUESTION")
 @click.option(
     "--question",
     "questions",

@@ -108,24 +108,26 @@ class Session:
         from gama.inference.hearing import asking
 
         how = asking(**how_of(self.options))
-        failed: set[Any] = set()
+        failed: set[str] = set()
         found = replies(lambda: self.gama, requests, how, batch_size=self.options["batch_size"])
         for request, reply in zip(requests, found, strict=True):
             if reply.answer is not None:
                 self._put(request, reply.answer, named=named, questioned=questioned)
-            elif isinstance(reply.error, AudioError) and named:
-                self._tell(request, reply.error, failed)
             else:
-                reply.answer_or_raise()
+                text = str(reply.error)
+                if named and not isinstance(reply.error, AudioError):  # which names its clip itself
+                    text = f"{request.clips!s}: {text}"
+                self._fail(request, text, failed)
         if failed:
             raise SystemExit(1)
 
-    def _tell(self, request: Request, error: AudioError, failed: set[Any]) -> None:
-        if request.clips not in failed:
-            console.fail(str(error))
-            failed.add(request.clips)
+    def _fail(self, request: Request, error: str, failed: set[str]) -> None:
+        """Report what is wrong with one clip or question; once where it concerns several questions."""
+        if error not in failed:
+            console.fail(error)
+            failed.add(error)
         if self.as_json:
-            console.json_line({"clip": request.clips, "question": request.question, "error": str(error)})
+            console.json_line({"clip": request.clips, "question": request.question, "error": error})
 
     def _put(self, request: Request, answer: Answer, *, named: bool, questioned: bool) -> None:
         if self.as_json:

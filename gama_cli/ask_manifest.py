@@ -1,14 +1,16 @@
-"""``gama ask --manifest``: answers as JSON lines, to a file that a second run goes on with, or to stdout."""
+"""``gama ask --manifest``: answers as JSON lines, to a file that a second run goes on with, a device or stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from gama import processes
+from gama import interrupts, processes
+from gama.atomic import check_output, is_special, open_text
+from gama.text import json_text, printable
 from gama_cli import console
 from gama_cli.ask_clips import cache_of, how_of, loading_of
 
@@ -32,11 +34,16 @@ def answer(manifest: Path, questions: tuple[str, ...], options: dict[str, Any], 
         SystemExit: with 1 where a row has no answer.
     """
     launched = processes.count() > 1
-    _check(options, launched=launched)
+    is_stream = options["out"] is None or is_special(options["out"])
+    _check(options, launched=launched, is_stream=is_stream)
     work = _work(manifest, questions, options)
     resume, devices = options["resume"], options["devices"]
     if options["out"] is None:
-        tally = _to_stdout(work)
+        tally = _to_stream(work, console.json_line)
+    elif is_stream:
+        check_output(options["out"], [manifest])
+        with open_text(options["out"]) as file:
+            tally = _to_stream(work, lambda row: _put(file, row))
     elif launched:
         from gama.inference.launched import LaunchedRun
 
@@ -53,11 +60,12 @@ def answer(manifest: Path, questions: tuple[str, ...], options: dict[str, Any], 
     _close(tally, as_json=as_json and options["out"] is not None)
 
 
-def _check(options: dict[str, Any], *, launched: bool) -> None:
-    if options["out"] is None and (options["devices"] or options["resume"]):
-        raise click.UsageError("--devices and --resume need --out FILE")
-    if launched and options["out"] is None:
-        raise click.UsageError(f"{processes.count()} processes were started, which need --out FILE")
+def _check(options: dict[str, Any], *, launched: bool, is_stream: bool) -> None:
+    kind = "" if options["out"] is None else f", and {printable(str(options['out']))} is a device"
+    if is_stream and (options["devices"] or options["resume"]):
+        raise click.UsageError(f"--devices and --resume need --out FILE{kind}")
+    if launched and is_stream:
+        raise click.UsageError(f"{processes.count()} processes were started, which need --out FILE{kind}")
     if launched and options["devices"]:
         raise click.UsageError(
             f"{processes.count()} processes were started, and --devices starts others: leave one of the two out"
@@ -94,7 +102,7 @@ def _to_file(run: Run | LaunchedRun, answers: Iterator[Done]) -> Tally:
                 advance(1)
                 if done.error and tally.failed <= _TOLD:
                     console.fail(done.error)
-    except KeyboardInterrupt:
+    except interrupts.STOPPED:
         console.note(f"{run.kept + tally.answered} of {run.kept + run.left} answers are kept; --resume goes on")
         raise
     return tally
@@ -106,12 +114,15 @@ def _silently(answers: Iterator[Done]) -> None:
         for _ in answers:
             pass
     except KeyboardInterrupt:
-        from gama_cli.main import INTERRUPTED
-
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(interrupts.INTERRUPTED) from None
 
 
-def _to_stdout(work: Work) -> Tally:
+def _put(file: TextIO, row: object) -> None:
+    file.write(f"{json_text(row)}\n")
+    file.flush()
+
+
+def _to_stream(work: Work, put: Callable[[object], None]) -> Tally:
     from gama.inference.batches import replies
     from gama.inference.fleet import Tally, told
 
@@ -119,7 +130,7 @@ def _to_stdout(work: Work) -> Tally:
     tally = Tally()
     found = replies(work.open, (q.request for q in questions), work.how, batch_size=work.batch_size)
     for question, reply in zip(questions, found, strict=True):
-        console.json_line(question.line(reply))
+        put(question.line(reply))
         tally.add(told(question, reply))
         if reply.error is not None and tally.failed <= _TOLD:
             console.fail(str(reply.error))

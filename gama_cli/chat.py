@@ -38,7 +38,7 @@ Perform = Callable[[dict[str, Any]], "Iterator[Event]"]
 
 
 @click.command()
-@click.argument("clips", nargs=-1, type=click.Path(), metavar="[CLIP]…")
+@click.argument("clips", nargs=-1, type=click.Path(readable=False), metavar="[CLIP]…")
 @click.option(
     "--memory",
     type=click.Choice(["full", "last", "none"]),
@@ -107,7 +107,7 @@ def run(
     session = _session(open_voice, options)
     session.system = system or ""
     with ExitStack() as stack:
-        perform = _performing(session, log, stack)
+        perform = _performing(session, log, clips, stack)
         beginning = [{"do": "attach", "path": clip} for clip in clips]
         if options["as_json"]:
             from gama_cli.chat_json import hold as hold_json
@@ -150,13 +150,13 @@ def _check_names(options: dict[str, Any]) -> None:
         template_named(options["template"])
 
 
-def _performing(session: Session, log: Path | None, stack: ExitStack) -> Perform:
+def _performing(session: Session, log: Path | None, clips: tuple[str, ...], stack: ExitStack) -> Perform:
     from gama.chat.log import Log
     from gama.chat.protocol import perform
 
     if log is None:
         return lambda request: perform(session, request)
-    written = Log(log, session)
+    written = Log(log, session, clips)
     stack.callback(written.close)
     return lambda request: written.watched(request, perform(session, request))
 

@@ -15,6 +15,7 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.output import create_output
 
+from gama import interrupts
 from gama.home import home
 from gama_cli import console
 
@@ -58,7 +59,10 @@ class Editor:
             KeyboardInterrupt: Ctrl-C.
             EOFError: Ctrl-D on an empty line.
         """
-        return unfenced(self._prompt.prompt())
+        try:
+            return unfenced(self._prompt.prompt())
+        finally:
+            interrupts.listen()  # the prompt's event loop has taken the signals for itself
 
 
 def is_complete(text: str) -> bool:

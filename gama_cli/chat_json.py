@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gama import __version__
+from gama import __version__, interrupts
 from gama.chat.events import Event, Failed, Left, row
 from gama.chat.protocol import checked
 from gama.errors import GamaError
@@ -21,6 +24,8 @@ from gama_cli import console
 if TYPE_CHECKING:
     from gama.chat.session import Session
     from gama_cli.chat import Perform
+
+_AGAIN = 3.0  # seconds in which a second SIGINT ends the program, however many requests are waiting
 
 
 def hold(session: Session, perform: Perform, beginning: Iterable[dict[str, Any]]) -> int:
@@ -140,11 +145,14 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _stopping(session: Session) -> Iterator[None]:
-    """SIGINT stops the answer that is being given; without one it ends the program as ever."""
+    """SIGINT stops the answer that is being given; without one, or soon after another, it ends the program."""
+    last = -math.inf
 
-    def interrupt(number: int, frame: Any) -> None:
-        if not session.is_answering:
-            raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if not session.is_answering or last - before < _AGAIN or interrupts.pending():
+            interrupts.interrupt(number, frame)
         session.stop.set()
 
     before = signal.signal(signal.SIGINT, interrupt)

@@ -8,10 +8,12 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from gama import interrupts
 from gama.chat.describing import described
 from gama.chat.events import Answered, Asking, Attached, Event, Failed, Left, Note, Piece, Shown
 from gama.text import printable
@@ -58,6 +60,7 @@ class Terminal:
             try:
                 text = editor.line()
             except KeyboardInterrupt:
+                interrupts.clear()
                 console.note(_LEAVE)
                 continue
             except EOFError:
@@ -81,6 +84,7 @@ class Terminal:
                     self.waiting.end()
                     left |= self._show(event)
         except KeyboardInterrupt:
+            interrupts.clear()
             self.waiting.end()
             self.wrapped.end()
             console.note("stopped")
@@ -131,9 +135,9 @@ class Terminal:
     def _interruptible(self) -> Iterator[None]:
         """Ctrl-C ends the answer between two tokens; a second one, or one without an answer, breaks off at once."""
 
-        def interrupt(number: int, frame: Any) -> None:
+        def interrupt(number: int, frame: FrameType | None) -> None:
             if not self.session.is_answering or self.session.stop.is_set():
-                raise KeyboardInterrupt
+                interrupts.interrupt(number, frame)
             self.session.stop.set()
 
         before = signal.signal(signal.SIGINT, interrupt)

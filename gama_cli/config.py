@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from gama.text import printable
 from gama_cli import console
 from gama_cli.options import json_option
 
+_PATIENCE = 10.0  # seconds that another process may take for its change
+
 COMMANDS = {"ask": "ask", "chat": "chat", "eval": "evaluate"}
 """The commands whose defaults the file holds, and what each is called in its module."""
 
@@ -27,6 +31,9 @@ KEYS = (
     *("batch_size", "threads", "cache", "cache_size"),
 )
 """Options of those commands that can have a default of one's own."""
+
+_LARGEST = 64 * 1024  # bytes of the file
+_MEND = "correct it, or remove it"
 
 
 def path() -> Path:
@@ -44,11 +51,17 @@ def read() -> dict[str, Any]:
 
     file = path()
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise GamaError(f"{file}: is larger than {_LARGEST // 1024} KiB, which no settings are", _MEND)
+        values = tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GamaError(f"{file}: not TOML: {error}", "correct it, or remove it") from None
+    except RecursionError:
+        raise GamaError(f"{file}: not TOML: it is nested too deep", _MEND) from None
+    except ValueError as error:  # TOML's and Unicode's, and those of odd dates and numbers
+        raise GamaError(f"{file}: not TOML: {' '.join(str(error).split())[:300]}", _MEND) from None
     return {key: _checked(key, value, str(file)) for key, value in values.items()}
 
 
@@ -96,14 +109,16 @@ def get_value(key: str) -> None:
 def set_value(key: str, value: str) -> None:
     """Make VALUE the default of KEY."""
     checked = _checked(key, value, "gama config set")
-    _write([*_without(key), f"{key} = {_toml(checked)}"])
+    with _sole_writer():
+        _write([*_without(key), f"{key} = {_toml(checked)}"])
 
 
 @config.command("unset")
 @click.argument("key", type=click.Choice(KEYS))
 def unset_value(key: str) -> None:
     """Take the default of KEY away."""
-    _write(_without(key))
+    with _sole_writer():
+        _write(_without(key))
 
 
 @config.command("path")
@@ -165,12 +180,21 @@ def _without(key: str) -> list[str]:
     return [line for line in lines if not re.match(rf"\s*[\"']?{key}[\"']?\s*=", line)]
 
 
+@contextmanager
+def _sole_writer() -> Iterator[None]:
+    """Let another process finish what it changes, so that no change is lost."""
+    from gama.atomic import make_folder
+    from gama.locks import locked
+
+    make_folder(path().parent)
+    with locked(path(), "these settings", wait=_PATIENCE):
+        yield
+
+
 def _write(lines: list[str]) -> None:
-    file = path()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.tmp")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(partial, file)
+    from gama.atomic import write_text
+
+    write_text(path(), "".join(f"{line}\n" for line in lines), durable=True)
 
 
 def _toml(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gama.atomic import write_errors
 from gama_cli import console
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def convert(
             raise click.UsageError("--clap makes a model of its own and takes --tokenizer and --dtype only")
         from gama.checkpoints.clap import convert_clap
 
-        _tell(convert_clap(clap, out, tokenizer=tokenizer, dtype=dtype), out, as_json)
+        with write_errors(out):
+            done = convert_clap(clap, out, tokenizer=tokenizer, dtype=dtype)
+        _tell(done, out, as_json)
         return
     if base is None:
         raise click.UsageError("give the language model's folder: --base DIR")
@@ -78,7 +81,7 @@ def convert(
     from gama.checkpoints.conversion import Request, convert
 
     request = Request(audio=audio, base=base, tokenizer=tokenizer, dtype=dtype, **options)
-    with console.progress(None, "MB hashed and written") as advance:
+    with write_errors(out), console.progress(None, "MB hashed and written") as advance:
         done = convert(request, out, advance=in_megabytes(advance))
     _tell(done, out, as_json)
 

@@ -40,7 +40,9 @@ _SECONDS = 4.0  # for a program or a hub that does not answer
 _7B = 20 * 10**9  # bytes that a 7B model and its sources want
 _PROBE = """
 import json, sys
+from gama.processes import be_worker
 from gama_cli.doctor import {name}
+be_worker()
 print(json.dumps({name}()))
 """
 

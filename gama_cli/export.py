@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gama.atomic import check_output_folder
 from gama_cli import console
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def onnx(
     from gama.instant.providers import choose
 
     folder = model_folder(model)
+    check_output_folder(out)
     import_onnx()
     console.note(f"comparing on {choose(provider)[0]} (onnxruntime)")
     plan = Plan(

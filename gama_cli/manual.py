@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from gama_cli.main import SECTIONS, cli
+from gama_cli.commands import SECTIONS, cli
 
 _HEAD = """\
 # The command line
@@ -30,6 +30,7 @@ Answers and tables go to stdout, everything else to stderr. With `--json` stdout
 | 1 | something could not be done: the message says what; of several clips, at least one failed |
 | 2 | the command line makes no sense |
 | 130 | Ctrl-C |
+| 143 | SIGTERM, which ends a command as orderly as Ctrl-C does |
 
 ## Environment
 

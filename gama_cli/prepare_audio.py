@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from gama_cli import console
+from gama_cli.left_out import LeftOut
 from gama_cli.options import FiniteRange, remap_options, workers_option
 
 _SHOWN = 5  # clips that could not be converted, named one by one
@@ -46,8 +48,9 @@ def audio(
 ) -> None:
     """Convert folders or manifests to 16 kHz mono.
 
-    The originals are only read. A manifest is written again, with the new clips; rows whose clip cannot be read are
-    left out and the exit status is 1. Run again after a stop: what is done stays.
+    The originals are only read. A manifest is written again, with the new clips; malformed rows and rows whose clip
+    cannot be read are left out and the exit status is 1. Samples above full scale, which 16 bits cannot hold, are not
+    cut off: the whole clip is scaled down, with a warning. Run again after a stop: what is done stays.
 
     \b
     Examples:
@@ -67,6 +70,10 @@ def audio(
             workers=workers,
             progress=advance,
         )
+    left_out = LeftOut()
+    for error in result.malformed:
+        left_out(error)
+    _tell_scaled(result.scaled)
     for _, message in result.failed[:_SHOWN]:
         console.warn(message)
     if len(result.failed) > _SHOWN:
@@ -74,5 +81,19 @@ def audio(
     console.note(f"{result.done} clips in {out / 'audio'}, {result.fresh} of them converted now")
     for manifest, kept, lost in result.manifests:
         console.note(f"wrote {kept} rows to {manifest}" + (f", {lost} were left out" if lost else ""))
-    if result.failed:
+    if left_out.close() or result.failed:
         raise SystemExit(1)
+
+
+def _tell_scaled(scaled: Sequence[tuple[Path, float]]) -> None:
+    for clip, peak in scaled[:_SHOWN]:
+        console.warn(f"{clip}: its samples reach {peak:.4g} times full scale; scaled down by {_decibels(peak)}")
+    if scaled:
+        loudest = max(peak for _, peak in scaled)
+        console.warn(
+            f"{len(scaled)} clip(s) lay above full scale and were scaled down, the loudest by {_decibels(loudest)}"
+        )
+
+
+def _decibels(peak: float) -> str:
+    return f"{20 * math.log10(peak):.2f} dB"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gama_cli import console
+from gama_cli.left_out import LeftOut
 from gama_cli.options import manifests_argument, remap_options, workers_option
 
 _SHOWN = 5  # clips that cannot be used, named one by one
@@ -50,8 +51,8 @@ def features(
     """Decode, resample and filter every clip of manifests once.
 
     The shards are found by the content of the clips: files may move, and clips that two manifests share are computed
-    once. Run again after a stop, or with more manifests: what is there stays. The exit status is 1 where a clip cannot
-    be used.
+    once. Run again after a stop, or with more manifests: what is there stays. The exit status is 1 where a clip or row
+    cannot be used.
 
     \b
     Examples:
@@ -63,8 +64,8 @@ def features(
     from gama.data.remap import Remap, clips_of
     from gama.data.shards import build, damaged
 
-    remap = Remap(audio_root, tuple(changes))
-    clips = list(dict.fromkeys(clip for manifest in manifests for clip in clips_of(manifest, remap)))
+    remap, left_out = Remap(audio_root, tuple(changes)), LeftOut()
+    clips = list(dict.fromkeys(clip for manifest in manifests for clip in clips_of(manifest, remap, left_out)))
     with console.progress(len(clips), "computing features") as advance:
         built = build(clips, out, workers=workers, size=shard_size, engine=engine, address=address, progress=advance)
     for _, message in built.failed[:_SHOWN]:
@@ -75,5 +76,5 @@ def features(
     bad = damaged(out) if verify else []
     if bad:
         console.warn(f"{len(bad)} clips differ from their checksum; they are computed again whenever they are read")
-    if built.failed or bad:
+    if left_out.close() or built.failed or bad:
         raise SystemExit(1)

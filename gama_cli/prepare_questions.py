@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
+from gama_cli.left_out import LeftOut
 from gama_cli.options import FiniteRange, manifests_argument
 
 
@@ -83,6 +85,7 @@ def questions(
     from gama.data.chat_endpoint import Endpoint
     from gama.data.generation import Writer, write_questions
 
+    check_output(out, manifests, make_folder=True, regular=cache is None)  # the replies lie beside it
     writer = Writer(
         Endpoint(endpoint, model, os.environ.get(key_variable, "")),
         cache or out.with_name(f"{out.stem}.replies"),
@@ -90,8 +93,9 @@ def questions(
         attempts=attempts,
         temperature=temperature,
     )
+    left_out = LeftOut()
     with console.progress(None, "asking") as advance:
-        done = write_questions(manifests, out, writer, at_once=at_once, progress=advance)
+        done = write_questions(manifests, out, writer, at_once=at_once, progress=advance, malformed=left_out)
     if done.unknown:
         console.warn(f"{done.unknown} clips have neither events nor a caption; nothing was asked about them")
     if done.malformed:
@@ -100,5 +104,5 @@ def questions(
         console.warn(f"{done.given_up} clips got no usable reply in {attempts} attempts")
     console.note(f"wrote {done.pairs} rows about {done.clips - done.given_up} clips to {out}")
     console.note(f"{done.asked} replies asked for, {done.kept} taken from those kept")
-    if done.given_up:
+    if left_out.close() or done.given_up:
         raise SystemExit(1)

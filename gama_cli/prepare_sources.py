@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
+from gama_cli.left_out import LeftOut
 
 if TYPE_CHECKING:
     from gama.data.mixture import Part
@@ -122,14 +124,14 @@ def combine(
     """Mix manifests in one random order.
 
     MANIFEST*2 takes its rows twice, MANIFEST*0.5 half of them. --split leaves out rows of another split; rows without
-    a split are taken.
+    a split are taken. Malformed rows are left out and the exit status is 1.
 
     \b
     Examples:
       gama prepare combine esc50.json clotho.json*2 audioset.json*0.1 --split train --out train.jsonl
       gama prepare combine --mixture paper --stage 3 --folder manifests --split train --out stage3.jsonl
     """
-    from gama.data.mixture import Part
+    from gama.data.mixture import Part, mixture_file
     from gama.data.mixture import combine as combined
 
     if (mixture is None) == (not parts):
@@ -138,11 +140,15 @@ def combine(
     if mixture is not None:
         if stage is None:
             raise click.UsageError("a mixture has stages; give --stage with it.")
+        check_output(out, [mixture_file(mixture)], make_folder=True)
         chosen = _mixed(mixture, f"stage{stage}", folder, allow_missing)
-    taken = combined(chosen, out, seed=seed, splits=splits)
+    left_out = LeftOut()
+    taken = combined(chosen, out, seed=seed, splits=splits, malformed=left_out)
     for part, rows in zip(chosen, taken, strict=True):
         console.note(f"{rows} rows of {part.manifest}")
     console.note(f"wrote {sum(taken)} rows to {out}")
+    if left_out.close():
+        raise SystemExit(1)
 
 
 def _mixed(mixture: str, stage: str, folder: Path, allow_missing: bool) -> list[Part]:

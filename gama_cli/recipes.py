@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gama.atomic import check_output_folder, make_folder, write_errors
 from gama_cli import console
 from gama_cli.options import json_option
 
@@ -71,14 +72,23 @@ def copy(name: str, dest: Path) -> None:
     from gama.training.recipe_paths import recipe_files, recipe_folder
 
     files = recipe_files(recipe_folder(name))
+    check_output_folder(dest)
     present = [path.name for path in files if (dest / path.name).exists()]
     if present:
         raise RecipeError(f"{str(dest)!r} already holds {', '.join(present)}", "give a folder that does not")
-    dest.mkdir(parents=True, exist_ok=True)
-    for path in files:
-        # mode x: a file that appeared in the meantime is not overwritten either
-        with (dest / path.name).open("xb") as copied:
-            copied.write(path.read_bytes())
+    make_folder(dest)
+    copied: list[Path] = []
+    try:
+        for path in files:
+            target = dest / path.name
+            # mode x: a file that appeared in the meantime is not overwritten either
+            with write_errors(target), target.open("xb") as file:
+                copied.append(target)
+                file.write(path.read_bytes())
+    except BaseException:
+        for target in copied:
+            target.unlink()
+        raise
     console.note(f"copied {len(files)} files to {dest}; run them with: gama train --recipe {dest} --stage 1")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gama.interrupts import STOPPED
 from gama.processes import first_process_first
 from gama_cli import console
 from gama_cli.train_plot import plot
@@ -85,8 +86,12 @@ def _train_one(step: Step, request: Request, *, first: bool) -> None:
     if step.stand_in:
         console.note(f"{step.name}: not all parents have been trained: starting from the packaged {step.stand_in}")
     _say_plan(step)
-    with _watched(step.name) as watch:
-        train_stage(step, request, watch=watch, show=_show_sample)
+    try:
+        with _watched(step.name) as watch:
+            train_stage(step, request, watch=watch, show=_show_sample, note=console.warn)
+    except STOPPED:
+        console.note(f"{step.name}: stopped; --resume continues from the last checkpoint in {step.output}")
+        raise
     console.note(f"{step.name}: done")
 
 

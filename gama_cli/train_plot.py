@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gama.atomic import check_output
 from gama_cli import console
 
 
@@ -34,5 +35,6 @@ def plot(runs: tuple[Path, ...], out: Path, overlay: bool) -> None:
     """
     from gama.training.plotting import draw, read_curve
 
+    check_output(out, [*runs, *(run / "metrics.jsonl" for run in runs)], make_folder=True)
     draw([read_curve(run) for run in runs], out, overlay=overlay)
     console.note(f"wrote {out}")

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 # set before anything imports huggingface_hub, which reads it once
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a test file may import onnxruntime before gama
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 import os
@@ -192,7 +191,7 @@ def test_arrays(dtype: str, zero: int, scale: int) -> None:
 def test_array_errors() -> None:
     assert "sampling_rate" in refused(np.zeros(16_000, np.float32))
     assert "channels" in refused(np.zeros((16_000, 2), np.float32), sampling_rate=16_000)
-    assert "int64" in refused(np.zeros(16_000, np.int64), sampling_rate=16_000)
+    assert "64 bits" in refused(np.full(16_000, 2**20), sampling_rate=16_000)
     assert "(1, 1, 9)" in refused(np.zeros((1, 1, 9), np.float32), sampling_rate=16_000)
     overshooting = np.where(np.arange(44_100) % 100 < 50, np.float32(3.4e38), np.float32(-3.4e38))
     assert "too large" in refused(overshooting, sampling_rate=44_100)
@@ -332,7 +331,7 @@ def test_speed() -> None:
         (bytes(5000), "not a sound file"),
         (b"RIFF", "not a sound file"),
         (b"fLaC", "no FLAC stream information"),
-        (b"OggS" + bytes(100), "needs PyAV"),
+        (b"OggS" + bytes(100), "the Ogg page at byte 0 of 104 is damaged"),
         (b"ID3\x04\0\0\0\0\0\0", "not a sound file"),
         (wav(0.0), "holds no samples"),
         (wav(1 / 16_000), "1 sample at 16 kHz"),
@@ -349,8 +348,6 @@ def test_speed() -> None:
     ],
 )
 def test_broken_files(content: bytes, expected: str) -> None:
-    if expected == "needs PyAV" and importlib.util.find_spec("av"):
-        expected = "cannot be decoded"
     message = refused(content, name="odd name.wav")
     assert message.startswith("odd name.wav: ") and expected in message
 

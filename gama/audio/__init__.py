@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gama.audio.arrays import samples_of
 from gama.audio.loading import load
 from gama.audio.resampling import MAX_RATE, MIN_RATE, Resampler, resample
 from gama.audio.waveform import MIN_SAMPLES, SAMPLE_RATE, WINDOW_SECONDS, Waveform, windows
@@ -16,5 +17,6 @@ __all__ = [
     "Waveform",
     "load",
     "resample",
+    "samples_of",
     "windows",
 ]

@@ -1,18 +1,23 @@
-"""Blocks of samples from an open clip, by libsndfile (wav, aiff, flac, ogg, mp3) or PyAV (all else)."""
+"""Blocks of samples from an open clip, by libsndfile or, what it cannot read, by PyAV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from gama.audio.containers import Kind, checked, sniff
+from gama.audio.arrays import Array, samples_of
+from gama.audio.containers import Checked, checked
+from gama.audio.formats import unknown
+from gama.audio.guarded import GuardedFile
+from gama.audio.quiet import quiet_mpg123
 from gama.audio.resampling import check_rate
 from gama.audio.source import Source, named_error
+from gama.errors import AudioError
 
 Block = NDArray[np.float32]
 
@@ -20,11 +25,7 @@ _BLOCK_VALUES = 131_072  # float32 values of all channels that a block holds
 _ENDLESS = 2**62  # libsndfile's frame count where a header leaves it open
 _OGG_PAGE = 2**18  # frames: 255 packets of 1024, which fill a page, are fewer
 _MP3_SLACK = 2 * 1152  # frames: whether the encoder's delay is counted and cut differs
-_INTEGERS = {  # zero and full scale, as libsndfile has them
-    np.dtype(np.uint8): (128, 2**7),
-    np.dtype(np.int16): (0, 2**15),
-    np.dtype(np.int32): (0, 2**31),
-}
+_MAX_CHANNELS = 1024  # libsndfile's own limit
 
 
 class Decoder(Protocol):
@@ -49,25 +50,43 @@ class Decoder(Protocol):
         """(N, C) float32, full scale [-1, 1); a block is valid until the next is asked for."""
 
 
+class _SoundFile(soundfile.SoundFile):
+    """Without soundfile's seek after each block, which codecs that go forward only (GSM 6.10, G.721) refuse."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class SoundFileDecoder:
     """Decoding by libsndfile."""
 
-    def __init__(self, source: Source, file: IO[bytes], kind: Kind) -> None:
-        self._source, self._file, self._kind = source, file, kind
+    def __init__(self, clip: Checked) -> None:
+        self._source, self._file = clip.source, GuardedFile(clip.source, clip.file)
+        self._kind, self._counted = clip.form.name, clip.frames
         self._sound = self._opened()
         self.rate, self.channels = self._sound.samplerate, self._sound.channels
-        self.frames = self._sound.frames if self._sound.frames < _ENDLESS else None
-        self.slack = _MP3_SLACK if kind == "mp3" else 0
+        self.slack = _MP3_SLACK if self._kind == "mp3" else 0
+        self.frames = self._frames()
+        self._position = 0
 
-    def _opened(self) -> soundfile.SoundFile:
+    def _opened(self) -> _SoundFile:
         self._file.seek(0)
         try:
-            return soundfile.SoundFile(self._file)
+            with quiet_mpg123(self._kind):
+                return _SoundFile(self._file)
         except (soundfile.LibsndfileError, ValueError, TypeError) as failed:
-            raise self._source.error(f"cannot be decoded: {_reason(failed)}") from failed
+            self._file.check()
+            raise _Unopened(_reason(failed)) from failed
+
+    def _frames(self) -> int | None:
+        frames: int = self._sound.frames
+        if self._counted is not None and abs(self._counted - frames) > self.slack:
+            return self._counted
+        return frames if 0 <= frames < _ENDLESS else None
 
     def close(self) -> None:
-        self._sound.close()
+        with quiet_mpg123(self._kind):
+            self._sound.close()
 
     def seek(self, frame: int) -> int:
         if self._kind == "ogg":  # inside the last Vorbis page libsndfile lands some 50 samples off
@@ -75,27 +94,44 @@ class SoundFileDecoder:
         if frame <= 0:
             return 0
         try:
-            return int(self._sound.seek(frame))
-        except soundfile.LibsndfileError:  # a stream without a usable index is read up to the span instead
+            with quiet_mpg123(self._kind):
+                self._position = int(self._sound.seek(frame))
+        except soundfile.LibsndfileError:  # a codec that goes forward only is read up to the span instead
+            self._file.check()
             self.close()
             self._sound = self._opened()
-            return 0
+            self._position = 0
+        return self._position
 
     def blocks(self) -> Iterator[Block]:
         block = np.empty((max(1, _BLOCK_VALUES // self.channels), self.channels), dtype=np.float32)
-        decoded = 0
         # libFLAC takes what follows the last frame, a tag say, for a lost sync: nothing is asked of it after the end.
-        begin = self._sound.tell()
-        left = self._sound.frames - begin
-        while left > decoded:
-            try:
-                part = self._sound.read(min(len(block), left - decoded), out=block)
-            except soundfile.LibsndfileError as failed:
-                raise self._source.error(f"is broken or cut off near {(begin + decoded) / self.rate:.2f} s") from failed
+        while self.frames is None or self._kind == "mp3" or self._position < self.frames:
+            asked = len(block) if self.frames is None else min(len(block), self.frames - self._position)
+            part = self._read(block[: max(asked, 1) if self._kind != "mp3" else len(block)])
             if not len(part):
                 return
-            decoded += len(part)
+            self._position += len(part)
             yield part
+
+    def _read(self, out: Block) -> Block:
+        if self._kind == "flac":
+            out.fill(np.nan)  # so that what was decoded before an error can be counted
+        try:
+            with quiet_mpg123(self._kind):
+                part: Block = self._sound.read(out=out)
+        except soundfile.LibsndfileError as failed:
+            self._file.check()
+            decoded = int(np.isfinite(out[:, 0]).sum()) if self._kind == "flac" else 0
+            at = (self._position + decoded) / self.rate
+            lasts = "" if self.frames is None else f", its header promises {self.frames / self.rate:.2f} s"
+            raise self._source.error(f"is broken or cut off near {at:.2f} s{lasts}") from failed
+        self._file.check()
+        return part
+
+
+class _Unopened(Exception):
+    """libsndfile does not open a file: its reason."""
 
 
 class ArrayDecoder:
@@ -103,14 +139,12 @@ class ArrayDecoder:
 
     slack = 0
 
-    def __init__(self, given: str, samples: NDArray[np.generic], sampling_rate: int | None) -> None:
+    def __init__(self, given: str, array: Array, sampling_rate: int | None) -> None:
         if sampling_rate is None:
             raise named_error(given, "an array was given without its rate", "pass sampling_rate=16000, say")
+        samples = samples_of(array, given)
         if samples.ndim not in (1, 2):
             raise named_error(given, f"an array of shape {samples.shape} was given, (N,) or (C, N) was expected")
-        if samples.dtype.kind != "f" and samples.dtype not in _INTEGERS:
-            expected = "float, int16, int32 or uint8 was expected"
-            raise named_error(given, f"an array of {samples.dtype} was given, {expected}")
         self._samples = samples if samples.ndim == 2 else samples[None]
         self.rate = check_rate(sampling_rate)
         self.channels, self.frames = self._samples.shape
@@ -124,10 +158,8 @@ class ArrayDecoder:
 
     def blocks(self) -> Iterator[Block]:
         size = max(1, _BLOCK_VALUES // self.channels)
-        offset, scale = _INTEGERS.get(self._samples.dtype, (0, 1))
         for begin in range(self._position, self.frames, size):
-            block = self._samples[:, begin : begin + size].T.astype(np.float32)
-            yield block if scale == 1 else (block - np.float32(offset)) / np.float32(scale)
+            yield self._samples[:, begin : begin + size].T
 
 
 def _reason(failed: Exception) -> str:
@@ -140,17 +172,42 @@ def open_decoder(source: Source) -> Iterator[Decoder]:
     """Recognise, check and open a clip.
 
     Raises:
-        AudioError: not sound, broken, cut off, or in need of a package that is missing.
+        AudioError: not sound, broken, cut off, unreadable, or in need of a package that is missing.
     """
-    kind = sniff(source)
-    if kind == "media":
-        from gama.audio.media import open_media
-
-        with open_media(source) as media:
-            yield media
-        return
-    decoder = SoundFileDecoder(source, checked(source, kind), kind)
     try:
-        yield decoder
-    finally:
-        decoder.close()
+        with _opened(checked(source)) as decoder:
+            yield decoder
+    except AudioError:
+        raise
+    except OSError as failed:
+        raise source.error(f"cannot be read: {failed.strerror or failed}") from failed
+    except MemoryError as failed:
+        raise source.error("needs more memory than there is") from failed
+    except Exception as failed:  # a damaged file may end in any exception of a library; the cause goes with it
+        raise source.error(f"cannot be decoded: {type(failed).__name__} {failed}".rstrip()) from failed
+
+
+@contextmanager
+def _opened(clip: Checked) -> Iterator[Decoder]:
+    reason: Exception | None = None
+    if clip.form.libsndfile:
+        try:
+            decoder = SoundFileDecoder(clip)
+        except _Unopened as failed:
+            reason = failed
+        else:
+            try:
+                yield decoder
+            finally:
+                decoder.close()
+            return
+    if not clip.form.demuxer:
+        raise clip.source.error(f"cannot be decoded: {reason}") from reason
+    from gama.audio.media import has_pyav, open_media
+
+    if clip.form.name == "unknown" and not has_pyav():
+        raise unknown(clip.source)
+    if reason is not None and not clip.codec and not has_pyav():
+        raise clip.source.error(f"cannot be decoded: {reason}") from reason
+    with open_media(clip) as media:
+        yield media

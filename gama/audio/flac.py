@@ -6,10 +6,9 @@ length can be filled in, and a cut noticed (RFC 9639, sections 8.2 and 9).
 
 from __future__ import annotations
 
-import io
 from typing import IO
 
-from gama.audio.overlay import Overlay
+from gama.audio.overlay import joined
 from gama.audio.source import Source
 
 _STREAMINFO_END = 42  # "fLaC", a block header of 4 bytes, 34 bytes
@@ -18,32 +17,27 @@ _CANDIDATES = 3  # places near the end that look like a frame; one in 2**23 does
 _TAIL = 2**19  # bytes in which the last frame must begin
 
 
-def checked_flac(source: Source, begin: int) -> IO[bytes]:
+def checked_flac(source: Source) -> IO[bytes]:
     """The file to decode, with the number of samples filled in if its header leaves it open.
 
     Raises:
         AudioError: cut off inside the header, or the last frame is not whole.
     """
-    source.file.seek(begin)
-    head = source.file.read(_STREAMINFO_END)
+    head = source.read_at(0, _STREAMINFO_END)
     if len(head) < _STREAMINFO_END or head[4] & 0x7F:
         raise source.error("is cut off or broken: no FLAC stream information")
     field = int.from_bytes(head[18:26], "big")  # rate 20 bits, channels 3, sample size 5, number of samples 36
-    length_known = field & (2**36 - 1)
-    if length_known and not begin:
+    if field & (2**36 - 1):
         source.file.seek(0)
         return source.file
-    if not length_known:
-        field |= _length(source, begin, block_size=int.from_bytes(head[8:10], "big"))
-        head = head[:18] + field.to_bytes(8, "big") + head[26:]
-    return io.BufferedReader(Overlay(head, source.file, begin + _STREAMINFO_END, source.size))
+    field |= _length(source, block_size=int.from_bytes(head[8:10], "big"))
+    head = head[:18] + field.to_bytes(8, "big") + head[26:]
+    return joined(source.file, [head, range(_STREAMINFO_END, source.size)])
 
 
-def _length(source: Source, begin: int, block_size: int) -> int:
+def _length(source: Source, block_size: int) -> int:
     """Samples of each channel up to the end of the last frame; ``block_size`` that of all frames but the last."""
-    start = max(begin + _STREAMINFO_END, source.size - _TAIL)
-    source.file.seek(start)
-    tail = source.file.read()
+    tail = source.read_at(max(_STREAMINFO_END, source.size - _TAIL), _TAIL)
     at, candidates = tail.rfind(b"\xff"), 0
     while at >= 0 and candidates < _CANDIDATES:
         marked = tail[at + 1 : at + 2] in (b"\xf8", b"\xf9")

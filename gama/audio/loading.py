@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gama import interrupts
+from gama.audio.arrays import Array, is_array
 from gama.audio.decoding import ArrayDecoder, Block, Decoder, open_decoder
 from gama.audio.resampling import Resampler, Samples, check_rate
 from gama.audio.source import named_error, open_source
-from gama.audio.waveform import MIN_SAMPLES, SAMPLE_RATE, Waveform
+from gama.audio.waveform import LARGEST, MIN_SAMPLES, SAMPLE_RATE, Waveform
 from gama.errors import AudioError
 
 Channel = Literal["mix"] | int
@@ -33,7 +34,7 @@ class _Span:
 
 
 def load(
-    source: str | Path | bytes | BinaryIO | NDArray[np.generic],
+    source: str | Path | bytes | BinaryIO | Array,
     *,
     channel: Channel = "mix",
     start: float | None = None,
@@ -45,8 +46,8 @@ def load(
     """Decode a clip, or the span of it from ``start`` to ``end`` seconds, to one channel at 16 kHz.
 
     Args:
-        source: a path, ``"-"`` for stdin, the bytes of a file, an open binary file, or an array (N,) or (C, N) of
-            float samples in [-1, 1] or of int16, int32, uint8 ones.
+        source: a path, ``"-"`` for stdin, the bytes of a file, an open binary file, or samples (N,) or (C, N): an
+            array, a tensor or a list, of floats in [-1, 1] or of integers (see :func:`gama.audio.samples_of`).
         channel: "mix" for the mean of all channels, or the index of one (0 is what the original GAMA hears).
         start: seconds; the span is what ``[start, end)`` of the whole waveform would be.
         end: seconds; beyond the clip means up to its end.
@@ -56,18 +57,18 @@ def load(
 
     Raises:
         AudioError: no such file, not sound, broken, cut off, empty, shorter than 25 ms, longer than ``max_duration``,
-            NaN or infinite samples, no such channel or span.
+            samples that are NaN, infinite or beyond any scale, no such channel or span.
         MissingPackageError: a container that needs PyAV (it is an AudioError as well).
     """
     if math.isnan(max_duration) or max_duration <= 0:
         raise AudioError(f"a longest duration of {max_duration} s was given, more than 0 was expected")
     span = _Span(start, end, max_duration)
-    if isinstance(source, np.ndarray):
+    if is_array(source):
         given = "array" if name is None else name
         return _Reading(given, ArrayDecoder(given, source, sampling_rate), channel, span).waveform()
     if sampling_rate is not None:
         raise AudioError(f"sampling_rate={sampling_rate} was given for a file", "only an array needs it")
-    with open_source(source, name) as opened, open_decoder(opened) as decoder:
+    with interrupts.checked(), open_source(source, name) as opened, open_decoder(opened) as decoder:
         return _Reading(opened.given, decoder, channel, span).waveform()
 
 
@@ -172,6 +173,7 @@ class _Reading:
     def _mono_blocks(self, begin: int, stop: int | None) -> Iterator[Samples]:
         position = self.decoder.seek(begin)
         for block in self.decoder.blocks():
+            interrupts.check()  # libsndfile and ffmpeg read through callbacks, which cannot pass Ctrl-C on
             skipped = min(max(0, begin - position), len(block))
             wanted = block[skipped : None if stop is None else max(skipped, stop - position)]
             if len(wanted):
@@ -208,9 +210,10 @@ class _Reading:
         if count < MIN_SAMPLES:
             lasts = f"{count * 1000 / SAMPLE_RATE:.2f} ms ({count} sample{'s'[: count - 1]} at 16 kHz)"
             raise self._error(f"lasts {lasts}, at least 25 ms was expected")
-        resampled = self.resampler.orig != self.resampler.new  # else each block was looked at
-        if resampled and not np.isfinite(samples).all():
-            raise self._error("holds values too large to resample, samples in [-1, 1] were expected")
+        peak = max(float(samples.max()), -float(samples.min()))  # NaN where a value was too large to resample
+        if not peak <= LARGEST:
+            at = int(np.argmax(~(np.abs(samples) <= LARGEST))) / SAMPLE_RATE + self.first / SAMPLE_RATE
+            raise self._error(f"holds values too large for sound at {at:.3f} s, samples in [-1, 1] were expected")
 
 
 class _Kept:

@@ -1,7 +1,8 @@
-"""m4a, aac, webm, mp4 and other containers through PyAV, which the extra ``[media]`` installs."""
+"""m4a, aac, webm, mp4, video and whatever else FFmpeg decodes, through PyAV, which the extra ``[media]`` installs."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gama.audio.source import Source
+from gama.audio.containers import Checked
+from gama.audio.formats import unknown
+from gama.audio.guarded import GuardedFile
 from gama.errors import AudioError, MissingPackageError
 from gama.text import printable
 
@@ -19,58 +22,82 @@ if TYPE_CHECKING:
 _SEEK_BEYOND = 600.0  # seconds: nearer spans are decoded up to, as webm times are rounded to 1 ms
 _PREROLL = 0.5  # seconds decoded before a span, so that the codec has settled
 _SLACK = 0.25  # seconds: a container's duration counts encoder delay and padding
-_TRUSTED = ("mp4", "matroska", "webm")  # containers that store times; others guess from the bitrate
+_TRUSTED = (  # containers that state their duration; others guess from the bitrate
+    *("mp4", "matroska", "webm", "asf", "flv", "wv", "tta", "ape", "tak", "mpc8", "nut", "mxf", "gxf", "wtv"),
+    *("rm", "oma", "qcp", "osq", "shn", "dsf", "smjpeg", "ast", "alp", "argo_asf", "apm", "sox", "vqf"),
+)
+_MAX_UNFRAMED = 2**24  # bytes that are decoded at once, to some 20 minutes
+_SEEKABLE = ("mp4", "matroska", "webm")  # with an index and times to enter by
 
 
 class MissingDecoderError(AudioError, MissingPackageError):
     """A clip that only PyAV can decode, without PyAV."""
 
 
+def has_pyav() -> bool:
+    """Whether PyAV is installed."""
+    try:
+        return importlib.util.find_spec("av") is not None
+    except ValueError:  # a module that is blocked has no specification
+        return False
+
+
 @contextmanager
-def open_media(source: Source) -> Iterator[Decoder]:
+def open_media(clip: Checked) -> Iterator[Decoder]:
     """Open the first audio track of a container.
+
+    FFmpeg is told which demuxers it may use and gets bytes, no name: it can open no other file and no socket, whatever
+    the clip says.
 
     Raises:
         MissingDecoderError: PyAV is not installed.
         AudioError: no audio track, or broken.
     """
+    source = clip.source
     try:
         import av
     except ImportError as missing:
-        shown = printable(source.given)
-        message = f"{shown}: is of a kind (m4a, aac, webm, mp4, video …) that needs PyAV, which is not installed"
+        what = f"holds {clip.codec}, which" if clip.codec else "is of a kind (m4a, aac, webm, mp4, video …) that"
+        message = f"{printable(source.given)}: {what} needs PyAV, which is not installed"
         raise MissingDecoderError(message, "pip install 'gama-audio[media]'") from missing
     av.logging.set_level(None)  # its lines on stderr would stand beside ours
     source.file.seek(0)
+    file = GuardedFile(source, source.file)
+    only = {"format_whitelist": clip.form.demuxer, "protocol_whitelist": "none"}
     try:
-        container = av.open(source.file, mode="r")
-    except (av.FFmpegError, ValueError, UnicodeError) as failed:
+        container = av.open(file, mode="r", options=only, metadata_errors="replace")
+    except Exception as failed:
+        file.check()
+        if clip.form.name == "unknown":
+            raise unknown(source) from failed
         raise source.error(f"cannot be decoded: {_reason(failed)}") from failed
     with container:
-        yield MediaDecoder(source, container)
+        yield MediaDecoder(clip, file, container)
 
 
 class MediaDecoder:
     """Decoding by PyAV; see ``gama.audio.decoding.Decoder``."""
 
-    def __init__(self, source: Source, container: Any) -> None:
+    def __init__(self, clip: Checked, file: GuardedFile, container: Any) -> None:
+        source = clip.source
         if not container.streams.audio:
             video = "only video" if container.streams.video else "nothing to hear"
             raise source.error(f"holds {video}, a sound track was expected")
-        self._source, self._container, self._stream = source, container, container.streams.audio[0]
+        self._source, self._file, self._container = source, file, container
+        self._stream = container.streams.audio[0]
+        self._unframed = clip.unframed
         self._frames = self._decoded()
         self._next = next(self._frames, None)
         if self._next is None:
             raise source.error("holds no samples")
         first = self._next
-        self.rate, self.channels = int(first.sample_rate), len(first.layout.channels)
-        self._layout = first.layout
+        self.rate, self.channels = int(first.sample_rate), int(first.layout.nb_channels)
         self._origin = first.time
         self.frames = self._promised()
         self.slack = round(_SLACK * self.rate)
 
     def _promised(self) -> int | None:
-        if not self._keeps_time():
+        if not self._is_one_of(_TRUSTED):
             return None
         if self._stream.duration is not None:
             seconds = float(self._stream.duration * self._stream.time_base)
@@ -79,26 +106,58 @@ class MediaDecoder:
             return round(float(self._container.duration) / 1_000_000 * self.rate)
         return None
 
-    def _keeps_time(self) -> bool:
-        return any(name in self._container.format.name for name in _TRUSTED)
+    def _is_one_of(self, containers: tuple[str, ...]) -> bool:
+        return not set(self._container.format.name.split(",")).isdisjoint(containers)
+
+    def _packets(self) -> Iterator[Any]:
+        if self._unframed is None:
+            yield from self._container.demux(self._stream)
+            return
+        import av
+
+        if len(self._unframed) > _MAX_UNFRAMED:
+            raise self._source.error(f"holds {len(self._unframed)} bytes in one packet", "convert it to wav or flac")
+        yield av.Packet(self._source.read_at(self._unframed.start, len(self._unframed)))
 
     def _decoded(self) -> Iterator[Any]:
-        import av
+        packets = self._packets()
+        at = 0.0
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None else self._frames_of(packet)
+                damaged = packet is not None and packet.is_corrupt
+            except Exception as failed:  # PyAV's own errors and whatever a damaged header makes it do
+                self._file.check()
+                raise self._source.error(f"is broken or cut off near {at:.2f} s: {_reason(failed)}") from failed
+            self._file.check()
+            if packet is None:
+                return
+            for frame in frames:
+                if frame.is_corrupt:
+                    damaged = True
+                    continue
+                at += frame.samples / max(1, frame.sample_rate)
+                yield frame
+            if damaged:
+                raise self._source.error(f"is broken or cut off near {at:.2f} s")
 
+    def _frames_of(self, packet: Any) -> list[Any]:
         try:
-            yield from self._container.decode(self._stream)
-        except (av.FFmpegError, ValueError) as failed:
-            raise self._source.error(f"is broken or cut off: {_reason(failed)}") from failed
+            return list(self._stream.codec_context.decode(packet))
+        except ValueError:
+            if packet.size:
+                raise
+            return []  # a packet that only carries a changed header, which PyAV takes for the end
 
     def seek(self, frame: int) -> int:
-        import av
-
         target = frame / self.rate - _PREROLL
-        if target <= _SEEK_BEYOND or self._origin is None or not self._keeps_time():
+        if target <= _SEEK_BEYOND or self._origin is None or not self._is_one_of(_SEEKABLE):
             return 0
         try:
             self._container.seek(int((self._origin + target) * 1_000_000))
-        except av.FFmpegError:  # a container without an index is read up to the span instead
+        except Exception:  # a container without an index is read up to the span instead
+            self._file.check()
             return 0
         self._frames = self._decoded()
         self._next = next(self._frames, None)
@@ -108,21 +167,40 @@ class MediaDecoder:
         return round(float(reached - self._origin) * self.rate)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """A stream whose rate changes is resampled to the first one.
+
+        Samples are asked for packed, in one plane: PyAV reads beyond the planes of eight channels.
+
+        Raises:
+            AudioError: broken, or the number of channels changes.
+        """
         import av
 
-        planar = av.AudioResampler(format="fltp", layout=self._layout, rate=self.rate)
-        frame = self._next
-        while True:
-            try:
-                converted = planar.resample(frame)
-            except (av.FFmpegError, ValueError) as failed:
-                raise self._source.error(f"is broken: {_reason(failed)}") from failed
-            for part in converted:
-                yield part.to_ndarray().astype(np.float32, copy=False).T
-            if frame is None:
-                return
+        frame, form, packed, position = self._next, None, None, 0
+        while frame is not None:
+            if form != (frame.sample_rate, frame.format.name, frame.layout.name):
+                yield from self._packed(packed, None)
+                if frame.layout.nb_channels != self.channels:
+                    change = f"from {self.channels} to {frame.layout.nb_channels} at {position / self.rate:.2f} s"
+                    raise self._source.error(f"changes its number of channels {change}", "cut it into one file each")
+                packed = av.AudioResampler(format="flt", rate=self.rate)
+                form = (frame.sample_rate, frame.format.name, frame.layout.name)
+            for block in self._packed(packed, frame):
+                position += len(block)
+                yield block
             frame = next(self._frames, None)
+        yield from self._packed(packed, None)
+
+    def _packed(self, packed: Any, frame: Any) -> Iterator[NDArray[np.float32]]:
+        """What the resampler gives for a frame, or at the end for None, as (N, C)."""
+        if packed is None:
+            return
+        try:
+            blocks = [part.to_ndarray().reshape(-1, self.channels) for part in packed.resample(frame) if part]
+        except Exception as failed:
+            raise self._source.error(f"is broken: {_reason(failed)}") from failed
+        yield from blocks
 
 
 def _reason(failed: Exception) -> str:
-    return printable(str(getattr(failed, "strerror", None) or failed))
+    return printable(str(getattr(failed, "strerror", None) or failed)) or type(failed).__name__

@@ -7,11 +7,10 @@ the frames are handed over: tags around them would be noted on stderr too.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import IO
 
-from gama.audio.overlay import Overlay
+from gama.audio.overlay import joined
 from gama.audio.source import Source
 
 _V1 = {  # kbit/s by layer (ISO/IEC 11172-3 table 2.4.2.3)
@@ -26,7 +25,7 @@ _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 
 _SAME_STREAM = 0xFFFE0C00  # sync, version, layer and rate stay the same through a stream
 _SEARCH = 65_536  # bytes in which the first frame must begin
 _READ = 2**20
-_TAIL_MARKS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
+_MAX_TAGS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,15 @@ class _Frame:
     @property
     def version(self) -> int:
         return self.bits >> 19 & 3
+
+    @property
+    def layer(self) -> int:
+        return 4 - (self.bits >> 17 & 3)
+
+    @property
+    def samples(self) -> int:
+        """Of each channel."""
+        return 384 if self.layer == 1 else 576 if self.layer == 3 and self.version != 3 else 1152
 
     @property
     def side_bytes(self) -> int:
@@ -61,10 +69,9 @@ def _parse(header: bytes) -> _Frame | None:
     return _Frame(bits, bytes_per_second * bitrate // rate + padding)
 
 
-def find_frames(source: Source, begin: int) -> int | None:
-    """Where the first frame lies that another of the same stream follows, or that ends the file."""
-    source.file.seek(begin)
-    block = source.file.read(_SEARCH + 4096)
+def find_frames(source: Source) -> int | None:
+    """Where the first frame lies that another of the same stream follows, or that is the whole file."""
+    block = source.read_at(0, _SEARCH + 4096)
     at = block.find(b"\xff")
     while 0 <= at < _SEARCH:
         frame = _parse(block[at : at + 4])
@@ -72,33 +79,80 @@ def find_frames(source: Source, begin: int) -> int | None:
             after = block[at + frame.size : at + frame.size + 4]
             follows = _parse(after)
             if (follows is not None and not (follows.bits ^ frame.bits) & _SAME_STREAM) or (not after and not at):
-                return begin + at
+                return at
         at = block.find(b"\xff", at + 1)
     return None
 
 
-def checked_mpeg(source: Source, begin: int) -> IO[bytes]:
-    """The frames as a file, with a right frame count in front.
+@dataclass(frozen=True)
+class Mpeg:
+    """The frames of an MP3.
+
+    Attributes:
+        file: for libmpg123: frames and nothing else, with a right count of them in front.
+        frames: samples of each channel that they hold; an encoder's delay may be cut from them.
+    """
+
+    file: IO[bytes]
+    frames: int
+
+
+def checked_mpeg(source: Source) -> Mpeg:
+    """Count the frames. Several MP3s one after the other, tags between them or not, are one.
 
     Raises:
-        AudioError: cut off inside a frame, fewer frames than its Xing header counts, or something else between them.
+        AudioError: cut off inside a frame, fewer frames than a Xing header counts, or something else between them.
     """
-    first = find_frames(source, begin)
+    first = find_frames(source)
     if first is None:
         raise source.error("is broken: no MPEG frames")
-    source.file.seek(first)
-    head = source.file.read(4096)
-    frame = _parse(head[:4])
+    frame = _parse(source.read_at(first, 4))
     assert frame is not None  # find_frames parsed it
+    position, clips = first, []
+    while position < source.size:
+        clip = _clip(source, position, frame)
+        position = _after_tags(source, clip.end, frame)
+        if clip.promised and clip.count < clip.promised - 1:  # some encoders count the frame that holds the header
+            promised = f"promises {clip.promised} frames, {clip.count} are there"
+            raise source.error(f"is cut off: its header {promised}")
+        clips.append(clip)
+    count = sum(clip.count for clip in clips)
+    samples = count * frame.samples
+    whole = clips[0]
+    if frame.layer != 3 or (len(clips) == 1 and whole.promised and count <= whole.promised and whole.bytes_fit):
+        return Mpeg(joined(source.file, [range(clip.begin, clip.end) for clip in clips]), samples)
+    ranges = [range(clip.audio, clip.end) for clip in clips]
+    return Mpeg(joined(source.file, [_xing_frame(frame, count), *ranges]), samples)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """Frames that one encoder wrote.
+
+    Attributes:
+        begin, audio, end: of the first frame, of the first that holds sound, and behind the last.
+        promised: frames by the Xing header; None without one, 0 if it does not count.
+        count: frames that are there.
+        bytes_fit: whether the header's size is right, if it states one.
+    """
+
+    begin: int
+    audio: int
+    end: int
+    promised: int | None
+    count: int
+    bytes_fit: bool
+
+
+def _clip(source: Source, begin: int, stream: _Frame) -> _Clip:
+    head = source.read_at(begin, 4096).ljust(4096, b"\0")
+    frame = _parse(head[:4])
+    if frame is None or (frame.bits ^ stream.bits) & _SAME_STREAM:
+        raise source.error("holds several clips of different kinds one after the other", "cut it into one file each")
     promised = _xing_count(head, frame)
-    audio = first + frame.size if promised is not None else first
+    audio = begin + frame.size if promised is not None else begin
     counted, end = _count(source, audio, frame)
-    if promised and counted < promised - 1:  # some encoders count the frame that holds the header
-        raise source.error(f"is cut off: its header promises {promised} frames, {counted} are there")
-    is_layer_three = frame.bits >> 17 & 3 == 1
-    if not is_layer_three or (promised and counted <= promised and _xing_bytes(head, frame) in (None, end - first)):
-        return io.BufferedReader(Overlay(b"", source.file, first, end))
-    return io.BufferedReader(Overlay(_xing_frame(frame, counted), source.file, audio, end))
+    return _Clip(begin, audio, end, promised, counted, _xing_bytes(head, frame) in (None, end - begin))
 
 
 def _xing_count(head: bytes, frame: _Frame) -> int | None:
@@ -130,16 +184,17 @@ def _xing_frame(frame: _Frame, count: int) -> bytes:
 
 
 def _count(source: Source, begin: int, first: _Frame) -> tuple[int, int]:
-    """Frames from ``begin`` on, and where they end: at the end of the file or at the tags behind them."""
+    """Frames from ``begin`` on, and where they end: at the end of the file, at a tag, or at another clip's header."""
     position, count, block, block_at = begin, 0, b"", begin
+    mark = first.side_bytes
     while position < source.size:
-        if position + 4 > block_at + len(block):
-            source.file.seek(position)
-            block, block_at = source.file.read(_READ), position
-        header = block[position - block_at : position - block_at + 4]
-        frame = _parse(header)
+        if position + 64 > block_at + len(block):
+            block, block_at = source.read_at(position, _READ), position
+        at = position - block_at
+        frame = _parse(block[at : at + 4])
         if frame is None or (frame.bits ^ first.bits) & _SAME_STREAM:
-            _check_tail(source, position)
+            break
+        if count and block[at + mark : at + mark + 4] in (b"Xing", b"Info"):
             break
         position += frame.size
         count += 1
@@ -148,8 +203,59 @@ def _count(source: Source, begin: int, first: _Frame) -> tuple[int, int]:
     return count, position
 
 
-def _check_tail(source: Source, position: int) -> None:
-    source.file.seek(position)
-    tail = source.file.read(65_536)
-    if not tail.startswith(_TAIL_MARKS) and tail.strip(b"\0"):
-        raise source.error(f"is broken: no MPEG frame at byte {position} of {source.size}")
+def _after_tags(source: Source, position: int, stream: _Frame) -> int:
+    """Where the next clip begins behind tags; the size of the file where none follows.
+
+    Raises:
+        AudioError: something that is neither a tag nor a frame.
+    """
+    for _ in range(_MAX_TAGS):
+        if position >= source.size:
+            return source.size
+        head = source.read_at(position, 32)
+        frame = _parse(head[:4])
+        if frame is not None and _goes_on(source, position, frame, stream):
+            return position
+        end = _tag_end(source, position, head)
+        if end is None:
+            rest = source.read_at(position, _SEARCH)
+            padding = len(rest) - len(rest.lstrip(b"\0"))
+            if not padding:
+                raise source.error(f"is broken: no MPEG frame at byte {position} of {source.size}")
+            end = position + padding
+        position = end
+    raise source.error(f"is broken: no MPEG frame at byte {position} of {source.size}")
+
+
+def _goes_on(source: Source, position: int, frame: _Frame, stream: _Frame) -> bool:
+    """Whether a clip begins there: of the same kind, or of another that has a second frame."""
+    if not (frame.bits ^ stream.bits) & _SAME_STREAM:
+        return True
+    second = _parse(source.read_at(position + frame.size, 4))
+    return second is not None and not (second.bits ^ frame.bits) & _SAME_STREAM
+
+
+def _tag_end(source: Source, position: int, head: bytes) -> int | None:
+    """The end of the tag that begins at ``position``; None where none does."""
+    if head[:3] == b"ID3":
+        return position + id3_size(head)
+    if head[:8] == b"APETAGEX":  # its size counts the footer, and a header is 32 bytes more
+        has_header = int.from_bytes(head[20:24], "little") & 1 << 29
+        return position + int.from_bytes(head[12:16], "little") + (32 if has_header else 0)
+    if head[:4] == b"TAG+":
+        return position + 227
+    if head[:3] == b"TAG":
+        return position + 128
+    if head[:3] == b"3DI":
+        return position + 10
+    if head[:11] == b"LYRICSBEGIN":
+        block = source.read_at(position, _SEARCH)
+        ends = [at + 9 for at in (block.find(b"LYRICS200"), block.find(b"LYRICSEND")) if at >= 0]
+        return position + min(ends) if ends else None
+    return None
+
+
+def id3_size(head: bytes) -> int:
+    """Bytes of an ID3v2 tag, by its first ten."""
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)

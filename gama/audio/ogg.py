@@ -6,8 +6,10 @@ silence (RFC 3533, section 6).
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 from gama.audio.source import Source
 
@@ -15,10 +17,11 @@ _HEADER = 27  # bytes, then one per segment
 _END_OF_STREAM = 4
 _BEGIN_OF_STREAM = 2
 _READ = 2**20
+_IN_MEMORY = 64 * 2**20  # bytes held before they go to a temporary file
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def check_ogg(source: Source, begin: int) -> None:
+def check_ogg(source: Source) -> None:
     """Walk all pages.
 
     Raises:
@@ -26,7 +29,7 @@ def check_ogg(source: Source, begin: int) -> None:
     """
     following: dict[bytes, int] = {}  # next page number by stream
     ended = False
-    for position, page in _pages(source, begin):
+    for position, page in _pages(source):
         if _checksum(page) != int.from_bytes(page[22:26], "little"):
             raise source.error(f"is broken: the Ogg page at byte {position} of {source.size} is damaged")
         stream, number, flags = page[14:18], int.from_bytes(page[18:22], "little"), page[5]
@@ -40,15 +43,41 @@ def check_ogg(source: Source, begin: int) -> None:
         raise source.error("is cut off: its last Ogg page is missing")
 
 
-def _pages(source: Source, begin: int) -> Iterator[tuple[int, bytes]]:
+def holds_flac(source: Source) -> bool:
+    """Whether its first stream is FLAC."""
+    head = source.read_at(0, _HEADER + 1 + 5)
+    return head[28:] == b"\x7fFLAC"
+
+
+def flac_of(source: Source) -> Source:
+    """FLAC in Ogg as a FLAC file (the FLAC-to-Ogg mapping: a packet of headers, then one for each block and frame).
+
+    Raises:
+        AudioError: as :func:`check_ogg`.
+    """
+    check_ogg(source)
+    native: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (closed with the decoder)
+    native.write(b"fLaC")
+    skipped = 13  # 0x7F, "FLAC", version, number of headers, and "fLaC"
+    stream = source.read_at(14, 4)
+    for _, page in _pages(source):
+        if page[14:18] == stream:
+            content = page[_HEADER + page[26] :]
+            native.write(content[skipped:])
+            skipped = 0
+    size = native.tell()
+    native.seek(0)
+    return Source(native, size, source.given)
+
+
+def _pages(source: Source) -> Iterator[tuple[int, bytes]]:
     """Position and bytes of each page; what follows the last one, a tag say, is left alone."""
-    position, block, block_at = begin, b"", begin
+    position, block, block_at = 0, b"", 0
     whole = True
     while position < source.size:
         at = position - block_at
         if at + _HEADER + 255 + 255 * 255 > len(block) and block_at + len(block) < source.size:
-            source.file.seek(position)
-            block, block_at, at = source.file.read(_READ), position, 0
+            block, block_at, at = source.read_at(position, _READ), position, 0
         head = block[at : at + _HEADER]
         if head[:4] != b"OggS":
             whole = b"OggS" not in block[at:]

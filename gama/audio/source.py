@@ -14,10 +14,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from gama.audio.overlay import joined
 from gama.errors import AudioError
 from gama.text import printable
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(https?|ftp|s3|gs|hf):/", re.ASCII)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(https?|ftp|s3|gs|hf|file):/", re.ASCII)
+_JOINED_URL = re.compile(r"/(https?|ftp|s3|gs|hf):/", re.ASCII)  # Path("folder") / "https://host/clip.wav"
+_FILE_URL = re.compile(r"file:/", re.IGNORECASE)
+_URL_HINT = "download it first, then give the file"
 _IN_MEMORY = 64 * 2**20  # bytes of a pipe held before they go to a temporary file
 _MAX_PIPED = 4 * 2**30  # bytes taken from a pipe
 
@@ -44,6 +48,16 @@ class Source:
     def error(self, message: str, hint: str | None = None) -> AudioError:
         """An error that names the clip."""
         return named_error(self.given, message, hint)
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Up to ``count`` bytes from ``position`` on."""
+        self.file.seek(position)
+        return self.file.read(count)
+
+    def part(self, begin: int, end: int | None = None) -> Source:
+        """The bytes from ``begin`` up to ``end`` as a clip of the same name."""
+        end = self.size if end is None else min(end, self.size)
+        return Source(joined(self.file, [range(begin, end)]), max(0, end - begin), self.given)
 
 
 @contextmanager
@@ -88,8 +102,10 @@ def _open(source: str | Path | bytes | BinaryIO, given: str) -> IO[bytes]:
 def _open_path(path: str, given: str) -> IO[bytes]:
     if not path:
         raise AudioError("an empty file name was given, the path of a sound file was expected")
-    if _URL.match(path):
-        raise named_error(given, "is a URL, the path of a file was expected", "download it first, then give the file")
+    if _FILE_URL.match(path):
+        path = _path_of_url(path, given)
+    elif is_url(path):
+        raise named_error(given, "is a URL, the path of a file was expected", _URL_HINT)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -97,7 +113,11 @@ def _open_path(path: str, given: str) -> IO[bytes]:
         if not stat.S_ISREG(mode):
             raise named_error(given, "is not a regular file", "pipe its bytes in and give - as the clip")
         return open(path, "rb")
+    except AudioError:  # which is a ValueError
+        raise
     except FileNotFoundError as missing:
+        if _JOINED_URL.search(path):
+            raise named_error(given, "is a URL behind a folder, a file was expected", _URL_HINT) from missing
         raise named_error(given, "no such file") from missing
     except PermissionError as denied:
         raise named_error(given, "no permission to read it") from denied
@@ -105,6 +125,25 @@ def _open_path(path: str, given: str) -> IO[bytes]:
         raise named_error(given, f"cannot be opened: {failed.strerror or failed}") from failed
     except ValueError as unusable:  # a NUL byte, or characters the file system cannot encode
         raise named_error(given, "is not a name that a file can have") from unusable
+
+
+def is_url(text: str) -> bool:
+    """Whether it names something on another machine, or a file by ``file:``; one slash may be lost on the way."""
+    return _URL.match(text) is not None
+
+
+def _path_of_url(url: str, given: str) -> str:
+    """The path in ``file:///folder/a%20clip.wav``; pathlib makes ``file:/folder`` of it, which is read as well."""
+    from urllib.parse import unquote
+
+    rest = url[len("file:") :]
+    if rest.startswith("//"):
+        host, _, path = rest[2:].partition("/")
+        rest = f"/{path}"
+        if host.lower() not in ("", "localhost"):
+            hint = "copy it to this machine and give its path"
+            raise named_error(given, f"names a file on the machine {printable(host)}", hint)
+    return unquote(rest, errors="surrogateescape")
 
 
 def _stdin(given: str) -> BinaryIO:
@@ -125,10 +164,10 @@ def _spool(stream: BinaryIO, given: str) -> IO[bytes]:
             if spooled.tell() + len(block) > _MAX_PIPED:
                 raise named_error(given, f"more than {_MAX_PIPED // 2**30} GiB came in", "give a file instead")
             spooled.write(block)
-    except (OSError, ValueError) as failed:
-        spooled.close()
-        raise named_error(given, f"cannot be read: {failed}") from failed
     except AudioError:
         spooled.close()
         raise
+    except (OSError, ValueError) as failed:
+        spooled.close()
+        raise named_error(given, f"cannot be read: {failed}") from failed
     return spooled

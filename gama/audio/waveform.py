@@ -17,6 +17,8 @@ MIN_SAMPLES = 400  # 25 ms: one fbank frame
 WINDOW_SECONDS = 10.24  # 1024 fbank frames of 10 ms
 MIN_TAIL_SECONDS = 1.0
 SILENCE_DB = -80.0  # dBFS; a peak below it is about 3 steps of 16 bits
+OVER_RANGE_DB = 6.0  # dBFS; lossy codecs and resampling overshoot full scale by less
+LARGEST = 2.0**32  # a magnitude that no integer format reaches; beyond 1e16 a spectrum overflows
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,11 @@ class Waveform:
     def is_silent(self) -> bool:
         """Whether the peak lies below -80 dBFS."""
         return self.peak_db < SILENCE_DB
+
+    @property
+    def over_range(self) -> bool:
+        """Whether the peak lies more than 6 dB above full scale: float samples that were never scaled to [-1, 1]."""
+        return self.peak_db > OVER_RANGE_DB
 
     @cached_property
     def sha256(self) -> str:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gama.processes import be_worker
+
 QUESTIONS = ("what happened?", "describe the audio in detail.")
 NEEDED = {
     "onnx": ("numpy", "soundfile", "tokenizers", "onnxruntime"),
@@ -126,6 +128,7 @@ def noise(path: str) -> dict[str, str]:
 
 
 def main() -> None:
+    be_worker()
     given = json.loads(sys.argv[1])
     known: dict[str, Any] = {"packages": packages, "cold": cold, "warm": warm, "machine": machine, "noise": noise}
     found = known[given.pop("what")](**given)

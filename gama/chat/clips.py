@@ -12,7 +12,7 @@ from typing import Any
 from gama import audio
 from gama.audio import Waveform
 from gama.chat.paths import Wanted
-from gama.errors import PromptError
+from gama.errors import AudioError, GamaError, PromptError, row_error
 from gama.text import printable
 
 _NAME_LENGTH = 16
@@ -50,7 +50,14 @@ def held(wanted: Wanted, name: str, *, channel: Any = "mix", max_duration: float
     Raises:
         AudioError: when it cannot be read.
     """
-    waveform = audio.load(wanted.path, start=wanted.start, end=wanted.end, channel=channel, max_duration=max_duration)
+    try:
+        waveform = audio.load(
+            wanted.path, start=wanted.start, end=wanted.end, channel=channel, max_duration=max_duration
+        )
+    except GamaError:
+        raise
+    except Exception as error:  # whatever a decoder raises is about this clip
+        raise row_error(error, str(wanted.path), AudioError) from error
     path = wanted.path.absolute()
     return Held(name, path, waveform, wanted.start, wanted.end, facts(waveform))
 
@@ -92,6 +99,11 @@ class Shelf:
     def everything(self) -> tuple[Held, ...]:
         """Dropped clips, too."""
         return tuple(self._clips.values())
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of all clips, of dropped ones, too."""
+        return tuple(clip.path for clip in self._clips.values())
 
     def named(self, name: str) -> Held:
         """The clip of that name.

@@ -173,7 +173,7 @@ def _bad(session: Session, rest: str) -> Iterator[Event]:
 def _save(session: Session, rest: str) -> Iterator[Event]:
     target = files.target(rest, "/save FILE.md or /save FILE.json")
     text = transcript.written(session, target.path)
-    files.write(target, text)
+    files.write(target, text, session.shelf.paths)
     yield Note(f"saved {len(session.exchanges)} turn(s) to {printable(str(target.path))}")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gama import atomic
 from gama.chat.paths import file_named
 from gama.errors import PromptError
 from gama.text import printable
@@ -43,20 +44,24 @@ def target(rest: str, usage: str) -> Target:
     return Target(file_named(name), force)
 
 
-def write(where: Target, content: str) -> None:
+def write(where: Target, content: str, inputs: Iterable[Path | str] = ()) -> None:
     """Write a file whole, or not at all. An earlier transcript is replaced; anything else only by force.
+
+    Args:
+        where: the file.
+        content: of it.
+        inputs: clips of the session; none of them is replaced, not by force either.
 
     Raises:
         PromptError: when something else is there.
-        OSError: when it cannot be written.
+        OutputError: when it cannot be written.
     """
     path = where.path
-    if path.exists() and not where.force and not _is_transcript(path):
+    atomic.check_output(path, inputs)
+    if path.exists() and not atomic.is_special(path) and not where.force and not _is_transcript(path):
         raise PromptError(f"{printable(str(path))} exists", "give another name, or add --force to replace it")
-    partial = path.with_name(f"{path.name}.tmp")
     # an undecodable byte of a file name becomes an escape that JSON reads back
-    partial.write_bytes(content.encode("utf-8", "backslashreplace"))
-    os.replace(partial, path)
+    atomic.write_text(path, content, errors="backslashreplace", durable=True)
 
 
 def _is_transcript(path: Path) -> bool:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gama.atomic import check_output, is_special, write_errors
 from gama.chat.events import Event, Piece, row
 from gama.chat.protocol import checked, perform
 from gama.chat.settings import Settings
-from gama.errors import PromptError
+from gama.errors import OutputError, PromptError
+from gama.locks import locked
 from gama.text import printable
 
 if TYPE_CHECKING:
     from gama.chat.session import Session
 
 FORMAT = "gama-chat-log"
+_HEAD = json.dumps({"log": FORMAT})[:-1].encode()
 _HINT = "give a file of --log"
 
 
@@ -30,10 +34,24 @@ class Log:
     Args:
         path: the file; sessions follow each other in it.
         session: whose settings stand at the head.
+        inputs: clips that the session begins with.
+
+    Raises:
+        OutputError: for a file that cannot be written, or holds something else than such sessions.
+        LockedError: while another process writes it.
     """
 
-    def __init__(self, path: Path, session: Session) -> None:
-        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+    def __init__(self, path: Path, session: Session, inputs: Sequence[Path | str] = ()) -> None:
+        check_output(path, inputs)
+        self._path = path
+        with ExitStack() as stack:
+            stack.enter_context(locked(path, "this log"))
+            half = _ends_in_half(path)
+            with write_errors(path):
+                self._file = stack.enter_context(path.open("ab", buffering=0))
+            self._stack = stack.pop_all()
+        if half:
+            self._put(b"\n")
         head = {
             "log": FORMAT,
             "version": 1,
@@ -52,11 +70,30 @@ class Log:
             yield event
 
     def close(self) -> None:
-        self._file.close()
+        self._stack.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._put(f"{json.dumps(record, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace"))
+
+    def _put(self, line: bytes) -> None:
+        with write_errors(self._path):
+            while line:
+                line = line[self._file.write(line) or 0 :]
+
+
+def _ends_in_half(path: Path) -> bool:
+    """Whether the last line of a log has no end, because its session was killed.
+
+    Raises:
+        OutputError: for a file that is no log.
+    """
+    if is_special(path) or not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        if not file.read(len(_HEAD)) == _HEAD:
+            raise OutputError(f"{printable(str(path))}: holds something else than sessions", "give another file: --log")
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gama import interrupts
+from gama.atomic import make_folder, write_bytes
 from gama.audio import SAMPLE_RATE
+from gama.audio.encoding import encoded
 from gama.chat.clips import held
 from gama.chat.events import Event, Note
 from gama.chat.paths import Wanted
@@ -79,6 +81,7 @@ def _recorded(sounddevice: Any, seconds: float) -> np.ndarray[Any, np.dtype[np.f
     except KeyboardInterrupt:
         if not blocks:
             raise
+        interrupts.clear()
     except sounddevice.PortAudioError as error:
         raise DeviceError(f"the microphone cannot be used: {' '.join(str(error).split())}") from error
     if not blocks:
@@ -87,14 +90,10 @@ def _recorded(sounddevice: Any, seconds: float) -> np.ndarray[Any, np.dtype[np.f
 
 
 def _kept(samples: np.ndarray[Any, np.dtype[np.float32]]) -> Path:
-    import soundfile
-
     folder = home() / "recordings"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"recording-{datetime.now():%Y%m%d-%H%M%S-%f}.wav"
-    partial = path.with_name(f"{path.name}.tmp")
-    soundfile.write(partial, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    os.replace(partial, path)
+    write_bytes(path, encoded(samples, "WAV", "PCM_16"))
     return path
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gama.audio import SAMPLE_RATE, Waveform
+from gama.atomic import make_folder, write_bytes
+from gama.audio import Waveform
+from gama.audio.encoding import encoded
 from gama.chat import files
 from gama.chat.clips import Held, groups
 from gama.chat.conversation import Exchange
@@ -50,7 +51,7 @@ def export(session: Session, target: files.Target) -> tuple[int, list[str]]:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if target.path.suffix.lower() != ".jsonl":
         text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
-    files.write(target, text)
+    files.write(target, text, session.shelf.paths)
     for path, waveform in sounds.items():
         _write_sound(path, waveform)
     return len(rows), left_out
@@ -107,12 +108,8 @@ def _sound_path(clip: Held, folder: Path, index: int) -> Path:
 
 
 def _write_sound(path: Path, waveform: Waveform) -> None:
-    import soundfile
-
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp")
-    soundfile.write(partial, waveform.samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
-    os.replace(partial, path)
+    make_folder(path.parent)
+    write_bytes(path, encoded(waveform.samples, "WAV", "FLOAT"))
 
 
 __all__ = ["DATASET", "export"]

@@ -72,6 +72,8 @@ class Settings:
         expected, read = _READ[key]
         try:
             return replace(self, **{key: read(text)})
+        except PromptError:  # which is a ValueError
+            raise
         except ValueError:
             raise PromptError(f"{key} is {printable(text)!r}, {expected} was expected") from None
 

@@ -15,7 +15,7 @@ from gama.chat.paths import Wanted
 from gama.chat.settings import SETTINGS, Settings
 from gama.errors import AudioError, PromptError
 from gama.inference.turns import Said
-from gama.text import printable
+from gama.text import printable, shown
 
 if TYPE_CHECKING:
     from gama.chat.session import Session
@@ -111,7 +111,9 @@ def load(session: Session, path: Path) -> None:
     where = printable(str(path))
     _require(isinstance(record, dict) and record.get("format") == MARK, where, "it is no saved conversation")
     _require(
-        record.get("version") == VERSION, where, f"its version is {record.get('version')!r}, {VERSION} was expected"
+        record.get("version") == VERSION,
+        where,
+        f"its version is {shown(record.get('version'))}, {VERSION} was expected",
     )
     settings = _settings(_field(record, "settings", dict, where), where)
     system = _field(record, "system", str, where)
@@ -156,7 +158,7 @@ def _clip(record: dict[str, Any], where: str, hearing: dict[str, Any]) -> Held:
 
 def _turn(record: dict[str, Any], where: str, names: set[str]) -> Exchange:
     verdict = _field(record, "verdict", str, where)
-    _require(verdict in ("", "good", "bad"), where, f"its verdict is {verdict!r}")
+    _require(verdict in ("", "good", "bad"), where, f"its verdict is {shown(verdict)}")
     return Exchange(
         question=_field(record, "question", str, where),
         clips=_names(record, "clips", where, names),
@@ -169,7 +171,7 @@ def _turn(record: dict[str, Any], where: str, names: set[str]) -> Exchange:
 
 def _part(record: dict[str, Any], where: str) -> Part:
     finish = _field(record, "finish", str, where)
-    _require(finish in _FINISHES, where, f"an answer's finish is {finish!r}")
+    _require(finish in _FINISHES, where, f"an answer's finish is {shown(finish)}")
     start, end = (_number(record, key, where) for key in ("start", "end"))
     _require(start is not None and end is not None, where, "an answer's span is missing")
     counts = {
@@ -205,14 +207,14 @@ def _records(record: dict[str, Any], key: str, where: str) -> list[dict[str, Any
 def _field(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
     value = record.get(key)
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    _require(fits, where, f"{key!r} is {value!r}, {kind.__name__} was expected")
+    _require(fits, where, f"{key!r} is {shown(value)}, {kind.__name__} was expected")
     return value
 
 
 def _number(record: dict[str, Any], key: str, where: str) -> float | None:
     value = record.get(key)
     fits = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    _require(fits, where, f"{key!r} is {value!r}, a number was expected")
+    _require(fits, where, f"{key!r} is {shown(value)}, a number was expected")
     return value
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gama.atomic import check_output
 from gama.data.clips import ClipFacts, clip_facts
-from gama.data.manifest import Row, Writer, records, row_of, writing
+from gama.data.manifest import Row, Writer, entries, require_file_name, writing
 from gama.data.origins import origin, side
 from gama.data.parallel import mapped
 from gama.data.remap import Remap, named_from
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[str, bool]] = {
     "too-short": ("the clip is shorter than the shortest allowed", True),
     "too-long": ("the model hears only the first seconds", False),
     "silent": ("the clip's peak lies below -80 dBFS", True),
+    "over-range": ("samples lie above full scale; gama prepare audio scales such a clip down", False),
     "wrong-rate": ("the clip is resampled at every reading", False),
     "duplicate-audio": ("another file holds the same samples", False),
     "both-sides": ("the same recording is held out, or in another fold", True),
@@ -157,7 +159,10 @@ class Checker:
 
         Raises:
             ManifestError: for a manifest that is not there or no JSON.
+            OutputError: where ``cleaned`` cannot be written, or is one of the manifests.
         """
+        for path in (cleaned, dropped_beside(cleaned)) if cleaned else ():
+            check_output(path, [*self.manifests, *self.held_out], make_folder=True, regular=True)
         self._name_clips()
         self._decode()
         report = Report(clips=len(self.clips))
@@ -180,16 +185,18 @@ class Checker:
 
     def _rows(self, manifests: Sequence[Path]) -> Iterator[tuple[Any, Row | ManifestError, Path, int]]:
         for manifest in manifests:
-            for number, record in enumerate(records(manifest), 1):
-                try:
-                    row: Row | ManifestError = row_of(record, manifest, number)
-                except ManifestError as error:
-                    row = error
+            for number, (record, row) in enumerate(entries(manifest), 1):
                 yield record, row, manifest, number
 
     def _clip(self, record: Any, manifest: Path) -> Path | None:
         name = record.get("audio_id") if isinstance(record, dict) else None
-        return self.remap.file(name, manifest) if isinstance(name, str) and name else None
+        if not isinstance(name, str) or not name:
+            return None
+        try:
+            require_file_name(name, "")
+        except ManifestError:  # which the row is reported for
+            return None
+        return self.remap.file(name, manifest)
 
     def _name_clips(self) -> None:
         for held_out, manifests in ((False, self.manifests), (True, self.held_out)):
@@ -251,6 +258,8 @@ class Checker:
             yield "too-long", f"{clip}: {facts.seconds:.2f} s, the limit is {limits.max_seconds} s"
         if facts.silent:
             yield "silent", f"{clip}: its peak lies below -80 dBFS"
+        if facts.is_over_range:
+            yield "over-range", f"{clip}: its samples reach {facts.peak:.3g} times full scale"
         if facts.rate != limits.rate:
             yield "wrong-rate", f"{clip}: {facts.rate} Hz"
         first = self.first_of.get(facts.content, index)

@@ -110,8 +110,11 @@ class ClipDataset(EpochDataset):
         truth: whether every clip must carry its exact truth (``events``).
         progress: called with how many features were computed since its last call.
 
+    Attributes:
+        empty_answers: indices of the rows that would teach to answer nothing; ``rows.where`` tells where they stand.
+
     Raises:
-        ManifestError: for a row that cannot be used, or where no clip is left.
+        ManifestError: for a row that cannot be used or asks nothing, or where no clip is left.
         AudioError: for a clip that is not there or cannot be read.
     """
 
@@ -147,11 +150,24 @@ class ClipDataset(EpochDataset):
         self.packing = packing
         self.tasks = tasks
         self.augmentation = augmentation
+        self.empty_answers = self._asked_as_they_stand(self.rows.empty_answers)
+        if empty := self._asked_as_they_stand(self.rows.empty_questions):
+            count = f"{len(empty)} row(s) have an empty question"
+            raise ManifestError(
+                f"{count}: {self.rows.where(empty)}", "gama prepare check MANIFEST --out CLEAN leaves them out"
+            )
         self.store = ShardStore(ClipPaths(self.rows), features, workers=workers, progress=progress)
         self.features: np.ndarray = self.rows.clip[firsts]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def _asked_as_they_stand(self, indices: Sequence[int]) -> list[int]:
+        """Those of some rows whose own question is asked, and not one drawn from the truth about their clip."""
+        if not self.questions:
+            return []
+        drawn = self.rows.truth if self.packing else np.zeros(len(self.rows), np.bool_)
+        return [int(index) for index in indices if not drawn[index]]
 
     def audio(self, index: int) -> Path | None:
         return self.store.paths[int(self.features[index])]

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import check_output, make_folder, write_text
 from gama.data.chat_endpoint import Endpoint, Message
-from gama.data.manifest import records, row_of, writing
+from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
+from gama.interrupts import thread_pool
 
 SYSTEM = (
     "You write training data for a model that listens to sounds and answers questions about them. You are given the "
@@ -96,7 +97,7 @@ class Written:
     pairs: int = 0
 
 
-def known_of(manifests: Iterable[Path], out: Path) -> Iterator[Known]:
+def known_of(manifests: Iterable[Path], out: Path, malformed: Malformed | None = None) -> Iterator[Known]:
     """Every clip of some manifests, with what its rows tell: ``events`` or ``timestamp_events``, and ``caption``.
 
     A row whose task is captioning (``cap``) gives its answer as the caption where no row has one.
@@ -106,8 +107,7 @@ def known_of(manifests: Iterable[Path], out: Path) -> Iterator[Known]:
     """
     clips: dict[str, dict[str, Any]] = {}
     for manifest in manifests:
-        for number, record in enumerate(records(manifest), 1):
-            row = row_of(record, manifest, number)
+        for record, row in usable(manifest, malformed):
             clip = Remap().file(record["audio_id"], manifest)
             if clip is None:
                 continue
@@ -187,10 +187,8 @@ class Writer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _keep(self, file: Path, pairs: Sequence[Pair]) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps([vars(pair) for pair in pairs], ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, file)
+        make_folder(file.parent)
+        write_text(file, json.dumps([vars(pair) for pair in pairs], ensure_ascii=False))
 
 
 def parsed(reply: str) -> list[Pair]:
@@ -231,6 +229,7 @@ def write_questions(
     *,
     at_once: int = 4,
     progress: Callable[[int], None] | None = None,
+    malformed: Malformed | None = None,
 ) -> Written:
     """Write a manifest of questions about the clips of others.
 
@@ -240,13 +239,16 @@ def write_questions(
         writer: asks.
         at_once: requests under way.
         progress: called with how many clips are done since its last call.
+        malformed: see :func:`gama.data.manifest.usable`.
 
     Raises:
         ManifestError: for a manifest that cannot be used.
+        OutputError: where ``out`` cannot be written, or is one of the manifests.
         GamaError: when the server cannot be used. What it answered before is kept.
     """
+    check_output(out, manifests, make_folder=True)
     done = Written()
-    told = (known for known in known_of(manifests, out) if _worth(known, done))
+    told = (known for known in known_of(manifests, out, malformed) if _worth(known, done))
     with writing(out) as file:
         for known, (pairs, counts) in _asked(writer, told, at_once):
             for name, number in counts.items():
@@ -271,7 +273,7 @@ def _asked(
 ) -> Iterator[tuple[Known, tuple[list[Pair], Counter[str]]]]:
     """Every clip with its pairs, in order, some requests under way at once."""
     waiting: deque[tuple[Known, Future[tuple[list[Pair], Counter[str]]]]] = deque()
-    with ThreadPoolExecutor(at_once) as pool:
+    with thread_pool(at_once) as pool:
         try:
             while True:
                 for known in islice(told, 2 * at_once - len(waiting)):

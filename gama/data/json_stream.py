@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gama.errors import ManifestError
+from gama.text import shown
 
 _CHUNK = 2**20  # bytes read at once
-_LONGEST = 64 * 2**20  # characters of one row
+_LONGEST = 16 * 2**20  # characters of one row
 _FORM = "a manifest is a JSON list of rows, or a row a line"
 _WHITESPACE = " \t\n\r"
 _NEAR_END = 16  # characters: an error this close to the end of what was read may be a row that is not read yet
@@ -62,7 +63,7 @@ def _text(path: Path) -> Iterator[str]:
 
 def _lines(path: Path, pieces: Iterator[str], head: str, begin: int) -> Iterator[tuple[int, int, Any]]:
     number, end = 0, begin - 1
-    for piece in _chained(pieces, head):
+    for piece in _chained(path, pieces, head):
         lines = piece.split("\n")  # splitlines would also split at U+2028 within a text
         for line in lines:
             number += 1
@@ -74,15 +75,19 @@ def _lines(path: Path, pieces: Iterator[str], head: str, begin: int) -> Iterator
                     raise ManifestError(f"{path}: line {number} is not JSON: {error.msg}", _FORM) from None
                 except RecursionError:
                     raise ManifestError(f"{path}: line {number} is nested too deep", _FORM) from None
+                except ValueError as error:  # a number of more digits than Python reads
+                    raise ManifestError(f"{path}: line {number} cannot be read: {shown(str(error))}", _FORM) from None
 
 
-def _chained(pieces: Iterator[str], head: str) -> Iterator[str]:
+def _chained(path: Path, pieces: Iterator[str], head: str) -> Iterator[str]:
     """The text in pieces that end where a line ends."""
     rest = head
     for piece in pieces:
         if "\n" in rest:
             whole, _, rest = rest.rpartition("\n")
             yield whole
+        if len(rest) > _LONGEST:
+            raise ManifestError(f"{path}: a line is longer than {_LONGEST} characters", _FORM)
         rest += piece
     yield rest
 
@@ -159,6 +164,8 @@ class _List:
                     raise self._error(error.msg) from None
             except RecursionError:
                 raise self._error("it is nested too deep") from None
+            except ValueError as error:  # a number of more digits than Python reads
+                raise self._error(shown(str(error))) from None
             else:
                 if end < len(self.text) or not self._more():  # a number may go on
                     self.at = end

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gama.data.manifest import records, row_of, writing
+from gama.atomic import check_output, is_special, make_folder
+from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
+from gama.text import shown
 
 _KEYS = {"set", "repeats", "tasks", "pairs_in_paper"}
 _MOST = 1000.0
@@ -55,14 +57,14 @@ def parts_of(mixture: Path, stage: str, folder: Path) -> tuple[list[Part], list[
     Raises:
         ManifestError: for a file of another form, or a stage that it does not name.
     """
-    import yaml
+    from gama import plain_yaml
 
     try:
-        stages = yaml.safe_load(mixture.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{mixture}: not YAML: {' '.join(str(error).split())}") from None
+        stages = plain_yaml.read(mixture)
+    except plain_yaml.PlainYamlError as error:
+        raise ManifestError(f"{mixture}: not YAML: {error}") from None
     if not isinstance(stages, dict) or stage not in stages:
-        there = ", ".join(map(str, stages)) if isinstance(stages, dict) else "nothing"
+        there = ", ".join(str(name)[:40] for name in list(stages)[:20]) if isinstance(stages, dict) else "nothing"
         raise ManifestError(f"{mixture} names no {stage!r}; there are: {there}")
     if not isinstance(stages[stage], list):
         raise ManifestError(f"{mixture}: {stage} is no list of sets")
@@ -85,13 +87,20 @@ def _entry(entry: Any, where: str) -> tuple[str, float, tuple[str, ...]]:
         raise ManifestError(f"{where}: no key {unknown[0]!r}; there are: {', '.join(sorted(_KEYS))}")
     repeats, tasks = entry.get("repeats", 1.0), entry.get("tasks", [])
     if not isinstance(repeats, (int, float)) or isinstance(repeats, bool) or not 0 < repeats <= _MOST:
-        raise ManifestError(f"{where}: 'repeats' is {repeats!r}, expected more than 0 and up to {_MOST:.0f}")
+        raise ManifestError(f"{where}: 'repeats' is {shown(repeats)}, expected more than 0 and up to {_MOST:.0f}")
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-        raise ManifestError(f"{where}: 'tasks' is {tasks!r}, expected a list of names")
+        raise ManifestError(f"{where}: 'tasks' is {shown(tasks)}, expected a list of names")
     return entry["set"], float(repeats), tuple(tasks)
 
 
-def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence[str] = ()) -> list[int]:
+def combine(
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    seed: int = 0,
+    splits: Sequence[str] = (),
+    malformed: Malformed | None = None,
+) -> list[int]:
     """Write the rows of several manifests in one random order, the same for the same seed.
 
     The rows wait in a file of their own; in memory is where each begins.
@@ -101,21 +110,23 @@ def combine(parts: Sequence[Part], out: Path, *, seed: int = 0, splits: Sequence
         out: the manifest written; clips are named from its folder.
         seed: of the order, and of the rows that come once more.
         splits: leave out rows of another ``split``; rows without one are taken.
+        malformed: called with what is wrong with each row that is left out; without it such a row is refused.
 
     Returns:
         Rows taken of each part.
 
     Raises:
         ManifestError: naming file, row and field of what cannot be used.
+        OutputError: where ``out`` cannot be written, or is one of the manifests.
     """
+    check_output(out, [part.manifest for part in parts], make_folder=True)
+    make_folder(out.parent)
     chance = random.Random(seed)
     taken = [0] * len(parts)
     begins = array("Q")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent) as waiting, writing(out) as writer:
+    with tempfile.TemporaryFile(dir=None if is_special(out) else out.parent) as waiting, writing(out) as writer:
         for index, part in enumerate(parts):
-            for number, record in enumerate(records(part.manifest), 1):
-                row_of(record, part.manifest, number)
+            for record, _ in usable(part.manifest, malformed):
                 if not _wanted(record, part, splits):
                     continue
                 times = int(part.repeats) + (chance.random() < part.repeats % 1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import TypeVar
 
+from gama import interrupts
 from gama.errors import GamaError
+from gama.processes import process_pool, shielded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,17 +44,18 @@ def mapped(
     if workers == 1 or len(first) <= batch:
         yield from map(function, source)
         return
-    context = multiprocessing.get_context("spawn")  # threads of torch and numpy do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+    with process_pool(workers, start) as pool:
         waiting: deque[Future[list[Result]]] = deque()
         try:
             while True:
                 while len(waiting) < _AHEAD * workers and (part := list(islice(source, batch))):
-                    waiting.append(pool.submit(_each, function, part))
+                    with shielded():  # it starts processes
+                        waiting.append(pool.submit(_each, function, part))
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
         except BrokenProcessPool:
+            interrupts.check()  # SIGTERM to the whole group ends the workers as well
             raise GamaError("a worker process died; memory may have run out", "run again with --workers 1") from None
         finally:
             for future in waiting:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -19,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from gama.atomic import check_output, make_folder, write_json
+from gama.data.manifest import records
+from gama.data.remap import absolute
 from gama.data.scenes.classes import BY_LABEL
 from gama.data.scenes.scene import Event, Scene
-from gama.errors import AudioError, GamaError
+from gama.errors import AudioError, GamaError, ManifestError, OutputError
 
 OUR_LABEL: dict[str, str] = {
     **{label: label for label in BY_LABEL},
@@ -110,9 +112,12 @@ def prepare_real(audio_root: Path, out: Path) -> Prepared:
     ``attribution``.
 
     Raises:
+        OutputError: where ``out`` cannot be written, or holds another manifest.
         GamaError: when the folder holds none of the clips.
         AudioError: when a clip is not the one listed.
     """
+    manifest = out / "manifest.json"
+    _check_output(manifest)
     clips = real_clips()
     missing = tuple(c.path for c in clips if not (audio_root / c.path).is_file())
     if len(missing) == len(clips):
@@ -122,16 +127,26 @@ def prepare_real(audio_root: Path, out: Path) -> Prepared:
         )
     lost = frozenset(missing)
     rows = [_row(audio_root, c) for c in clips if c.path not in lost]
-    out.mkdir(parents=True, exist_ok=True)
-    manifest = out / "manifest.json"
-    partial = out / "manifest.json.partial"
-    partial.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, manifest)
+    make_folder(out)
+    write_json(manifest, rows, indent=1, durable=True)
     return Prepared(manifest, len(rows), missing)
 
 
+def _check_output(manifest: Path) -> None:
+    """Refuse to write over a manifest of anything else."""
+    check_output(manifest, make_folder=True)
+    if not manifest.is_file():
+        return
+    try:
+        first = next(iter(records(manifest)), None)
+    except ManifestError:
+        first = None
+    if not isinstance(first, dict) or first.get("instruction") != QUESTION or "attribution" not in first:
+        raise OutputError(f"{manifest}: holds something else than real recordings", "give another folder: --out DIR")
+
+
 def _row(audio_root: Path, clip: RealClip) -> dict[str, Any]:
-    path = (audio_root / clip.path).resolve()
+    path = absolute(audio_root / clip.path)
     samples = _checked(path, clip.sha1_pcm)
     return {
         "audio_id": path.as_posix(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gama.data.manifest import records, row_of
+from gama.data.manifest import Malformed, usable
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,32 @@ class Remap:
         return (self.root or manifest.parent) / audio_id
 
 
-def clips_of(manifest: Path, remap: Remap) -> Iterator[Path]:
+def clips_of(manifest: Path, remap: Remap, malformed: Malformed | None = None) -> Iterator[Path]:
     """The clip of every row that has one.
+
+    Args:
+        manifest: the file.
+        remap: where its clips lie.
+        malformed: see :func:`gama.data.manifest.usable`.
 
     Raises:
         ManifestError: naming file, row and field.
     """
-    for number, record in enumerate(records(manifest), 1):
-        row_of(record, manifest, number)
+    for record, _ in usable(manifest, malformed):
         clip = remap.file(record["audio_id"], manifest)
         if clip is not None:
             yield clip
 
 
+def absolute(path: Path) -> Path:
+    """An absolute path under the names that were given: links keep theirs.
+
+    Only ``..`` asks the disk, because the folder above a link is that of what the link points to.
+    """
+    return path.parent.resolve() / path.name if ".." in path.parts else Path(os.path.abspath(path))
+
+
 def named_from(clip: Path, folder: Path) -> str:
     """The ``audio_id`` of a clip in a manifest of that folder: relative where the clip lies below it."""
-    clip, folder = Path(os.path.abspath(clip)), Path(os.path.abspath(folder))  # resolve() would ask the disk
+    clip, folder = absolute(clip), absolute(folder)
     return clip.relative_to(folder).as_posix() if clip.is_relative_to(folder) else clip.as_posix()

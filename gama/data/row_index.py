@@ -17,6 +17,7 @@ from gama.data.manifest import Row, row_of
 from gama.errors import ManifestError
 
 _CLIP = 16  # bytes of the digest that tells clips apart
+_SHOWN = 5  # rows that a message names
 _NO_CLIP = bytes(_CLIP)
 
 
@@ -33,6 +34,7 @@ class RowIndex:
         clips: how many different clips the wanted rows are about.
         clip: of every row, from 0 in order of first appearance; -1 for a row that is not wanted.
         truth: of every row, whether it carries its scene.
+        empty_answers, empty_questions: the wanted rows without one, by their index.
 
     Raises:
         ManifestError: naming file, row and field.
@@ -42,6 +44,7 @@ class RowIndex:
         self.named = list(manifests)
         self.files = list(dict.fromkeys(manifests))
         self.handles: dict[int, int] = {}
+        self.empty_answers, self.empty_questions = array("Q"), array("Q")
         begins, sizes, truth, keys, bounds = array("Q"), array("I"), bytearray(), bytearray(), [0]
         for path in self.files:
             self._require(path)
@@ -51,6 +54,10 @@ class RowIndex:
                 begins.append(begin)
                 sizes.append(end - begin)
                 truth.append(row.scene is not None)
+                if wanted and not row.output.strip():
+                    self.empty_answers.append(len(begins) - 1)
+                if wanted and not row.instruction.strip():
+                    self.empty_questions.append(len(begins) - 1)
                 keys += blake2b(os.fsencode(str(row.audio)), digest_size=_CLIP).digest() if wanted else _NO_CLIP
             bounds.append(len(begins))
         self.facts = [_facts(path.stat()) for path in self.files]
@@ -89,6 +96,14 @@ class RowIndex:
     def __del__(self) -> None:
         for handle in getattr(self, "handles", {}).values():
             os.close(handle)
+
+    def where(self, indices: Sequence[int]) -> str:
+        """Where some rows stand, for a message: their manifest and number, the first few."""
+        places = []
+        for index in indices[:_SHOWN]:
+            source = int(np.searchsorted(self.bounds, index, side="right")) - 1
+            places.append(f"{self.files[source]}: row {index - int(self.bounds[source]) + 1}")
+        return ", ".join(places) + (" …" if len(indices) > _SHOWN else "")
 
     @property
     def clips(self) -> int:

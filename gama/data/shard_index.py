@@ -17,6 +17,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from gama.atomic import write_errors
+
 KEY = np.dtype("S16")
 JOURNAL = "paths.jsonl"
 _KINDS = {"F16": np.float16, "I32": np.int32, "U32": np.uint32}
@@ -175,7 +177,7 @@ class Journal:
 def remember(folder: Path, done: Iterable[Facts]) -> None:
     """Add files to the journal of a folder."""
     text = "".join(json.dumps(entry) + "\n" for entry in done)
-    with (folder / JOURNAL).open("a", encoding="utf-8") as file:
+    with write_errors(folder / JOURNAL), (folder / JOURNAL).open("a", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,10 +25,13 @@ from typing import Literal
 import numpy as np
 
 from gama import audio
+from gama.atomic import make_folder, temporary_files, write_bytes
 from gama.data.parallel import mapped
+from gama.data.remap import absolute
 from gama.data.shard_index import KEY, Digests, Facts, Folder, Journal, named, packed, positions, remember
-from gama.errors import AudioError
+from gama.errors import AudioError, row_error
 from gama.fbank import DOUBLE_STD, FRAME_LENGTH, FRAME_SHIFT, MEAN, kaldi_fbank
+from gama.locks import locked
 
 VERSION = 1
 """Raise when the front end changes."""
@@ -148,10 +152,8 @@ def make_shard(job: Job) -> Shard:
                 values.append(halved(fbank_of(content, path)))
                 keys[key] = None
             done.append((path, facts.st_size, facts.st_mtime_ns, key))
-        except AudioError as error:
-            failed.append((path, str(error)))
-        except OSError as error:
-            failed.append((path, f"{path}: {error.strerror or error}"))
+        except Exception as error:  # whatever a decoder raises is about this clip
+            failed.append((path, str(row_error(error, path, AudioError))))
     if keys:
         _write(Path(job.folder), list(keys), values)
     return Shard(tuple(done), tuple(failed))
@@ -161,18 +163,13 @@ def _write(folder: Path, keys: list[str], values: list[np.ndarray]) -> None:
     from safetensors.numpy import save
 
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-    partial = folder / f".{name}.{os.getpid()}.partial"
     tensors = {
         "values": np.concatenate(values),
         "frames": np.array([len(part) for part in values], dtype=np.int32),
         "crc32": np.array([zlib.crc32(part.data) for part in values], dtype=np.uint32),
     }
-    try:
-        # save_file would make it readable for its owner alone
-        partial.write_bytes(save(tensors, metadata={"front_end": str(VERSION), "keys": " ".join(keys)}))
-        os.replace(partial, folder / f"fbank-{name}.safetensors")
-    finally:
-        partial.unlink(missing_ok=True)
+    content = save(tensors, metadata={"front_end": str(VERSION), "keys": " ".join(keys)})
+    write_bytes(folder / f"fbank-{name}.safetensors", content)
 
 
 def _digests(
@@ -249,32 +246,55 @@ class _Building:
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, KEY))
 
     def built(self) -> Built:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _sweep(self.folder)
-        journal, self._there = Journal(self.folder), Folder(self.folder, VERSION).keys
+        with ExitStack() as self._lock:
+            return self._built()
+
+    def _built(self) -> Built:
+        make_folder(self.folder)
+        self._locked = False
+        self._read()
         self.keys = np.zeros(len(self.paths), KEY)
         names, failed, computed = np.zeros(len(self.paths), KEY), dict[str, str](), 0
         for begin in range(0, len(self.paths), _CHUNK):
-            chunk = [str(path.resolve()) for path in self.paths[begin : begin + _CHUNK]]
+            chunk = [str(absolute(path)) for path in self.paths[begin : begin + _CHUNK]]
             fresh = dict.fromkeys(chunk)
             if begin:
                 seen = np.isin(named(fresh), names[:begin])
                 self.advance(-int(seen.sum()))  # told before
-            keys, bad, done = self._chunk(list(fresh), journal)
+            keys, bad, done = self._chunk(list(fresh))
             self.keys[begin : begin + len(chunk)] = packed(keys.get(name, _NO_KEY) for name in chunk)
             names[begin : begin + len(chunk)] = named(chunk)
             failed |= bad
             computed += done
         return Built(len(np.unique(names)), computed, tuple((Path(path), why) for path, why in failed.items()))
 
-    def _chunk(self, names: list[str], journal: Journal) -> tuple[dict[str, str], dict[str, str], int]:
-        """Digests and failures of some files, and how many contents were computed."""
-        keys, fresh, failed = _digests(names, journal, self.workers)
-        if fresh:
-            remember(self.folder, fresh)
+    def _read(self) -> None:
+        """What is there already."""
+        self._journal, self._there = Journal(self.folder), Folder(self.folder, VERSION).keys
+
+    def _sole_writer(self) -> None:
+        """Wait until nobody else adds to the folder, and see what they have added; to read it takes no lock."""
+        if not self._locked:
+            self._lock.enter_context(locked(self.folder, "these features", inside=True, wait=math.inf))
+            self._locked = True
+            _sweep(self.folder)
+            self._read()
+
+    def _missing(self, keys: dict[str, str]) -> list[str]:
+        """A file of every content that is not there."""
         by_key = {key: name for name, key in keys.items()}
         absent = positions(self._there, packed(by_key)) < 0
-        missing = [name for name, gone in zip(by_key.values(), absent, strict=True) if gone]
+        return [name for name, gone in zip(by_key.values(), absent, strict=True) if gone]
+
+    def _chunk(self, names: list[str]) -> tuple[dict[str, str], dict[str, str], int]:
+        """Digests and failures of some files, and how many contents were computed."""
+        keys, fresh, failed = _digests(names, self._journal, self.workers)
+        missing = self._missing(keys)
+        if fresh or missing:
+            self._sole_writer()
+            missing = self._missing(keys)
+        if fresh:
+            remember(self.folder, fresh)
         self.advance(len(keys) - len(missing))
         folder = str(self.folder.resolve())
         jobs = [Job(tuple(missing[i : i + self.size]), folder) for i in range(0, len(missing), self.size)]
@@ -292,7 +312,7 @@ class _Building:
 
 def _sweep(folder: Path) -> None:
     """Take away what a killed run left; a shard is written in seconds."""
-    for partial in folder.glob(".*.partial"):
+    for partial in (*temporary_files(folder), *folder.glob(".*.partial")):  # the latter of gama 0.1
         with suppress(FileNotFoundError):
             if time.time() - partial.stat().st_mtime > _STALE:
                 partial.unlink()

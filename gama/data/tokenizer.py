@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from gama.atomic import make_folder, write_text
 from gama.data.scenes.questions import ask
 from gama.data.scenes.symbolic import random_scene
 from gama.data.scenes.transcript import VOCABULARY
@@ -66,12 +66,6 @@ def _config() -> dict[str, object]:
     }
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def train_tokenizer(
     texts: Iterable[str], *, words: Sequence[str] = VOCABULARY, vocab_size: int = 2048, out: Path
 ) -> Tokenizer:
@@ -93,7 +87,7 @@ def train_tokenizer(
     broken = [word for word in words if len(tokenizer.encode(f" {word}", add_special_tokens=False).ids) != 1]
     if broken:
         raise ValueError(f"words of more than one token with vocab_size {vocab_size}: {broken}; raise vocab_size")
-    out.mkdir(parents=True, exist_ok=True)
-    _replace(out / "tokenizer.json", tokenizer.to_str(pretty=True))
-    _replace(out / "tokenizer_config.json", json.dumps(_config(), indent=2) + "\n")
+    make_folder(out)
+    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
+    write_text(out / "tokenizer_config.json", json.dumps(_config(), indent=2) + "\n")
     return tokenizer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gama.data.manifest import Row, by_clip, read
+from gama.data.manifest import Malformed, Row, by_clip, usable
 from gama.data.scenes.answers import QA, named, score
 from gama.data.scenes.classes import BY_LABEL
 from gama.errors import ManifestError
@@ -63,10 +63,11 @@ def right(row: Row, answer: str) -> bool:
     """
     where = f"{row.audio}: {row.instruction!r}"
     if row.check is not None:
-        check = {**row.check, "choices": tuple(row.check.get("choices", ())), "also": tuple(row.check.get("also", ()))}
         try:
+            lists = {name: tuple(row.check.get(name, ())) for name in ("choices", "also")}
+            check = {**row.check, **lists}
             return score(QA(instruction=row.instruction, output=row.output, task=row.task, **check), answer)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ManifestError(f"{where}: 'check' cannot be used: {error}") from None
     if row.scene is None:
         raise ManifestError(
@@ -82,6 +83,7 @@ def select(
     folds: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     limit: int | None = None,
+    malformed: Malformed | None = None,
 ) -> list[list[Row]]:
     """The rows to ask, those of a clip together.
 
@@ -90,6 +92,7 @@ def select(
         folds: only recordings of these folds.
         labels: only clips whose first event is one of these classes.
         limit: clips to ask about.
+        malformed: see :func:`gama.data.manifest.usable`.
 
     Raises:
         ManifestError: for rows that cannot be used, a label that does not exist, or where no clip is left.
@@ -98,7 +101,12 @@ def select(
         if label not in BY_LABEL:
             near = difflib.get_close_matches(label, BY_LABEL, n=1)
             raise ManifestError(f"no class {label!r}", f"did you mean {near[0]!r}?" if near else None)
-    groups = [g for path in manifests for g in by_clip(read(path)) if _wanted(g[0], folds, labels)][:limit]
+    groups = [
+        g
+        for path in manifests
+        for g in by_clip(row for _, row in usable(path, malformed))
+        if _wanted(g[0], folds, labels)
+    ][:limit]
     if not groups:
         raise ManifestError(f"no clip is left of {', '.join(map(str, manifests))}", "check --folds and --labels")
     for row in (row for group in groups for row in group):

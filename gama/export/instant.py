@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gama.atomic import replacing, write_errors
 from gama.checkpoints.file_hashes import record
 from gama.errors import CheckpointError
 from gama.export.graphs import LanguageModelGraph
@@ -60,7 +60,7 @@ def export_instant(folder: Path, *, opset: int = DEFAULT_OPSET, say: Callable[[s
     gama = load_torch(folder, device="cpu", dtype="float32")
     stored = _Stored(folder / WEIGHTS, gama)
     facts = {**describe(gama, folder), "gama.instant": json.dumps(_facts(gama, folder))}
-    with tempfile.TemporaryDirectory() as scratch:
+    with write_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         graphs = {
             FRONT_END: front_end_graph(gama.model, place, opset=opset),
@@ -182,7 +182,6 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    import_onnx().checker.check_model(str(temporary))
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+        import_onnx().checker.check_model(str(partial))

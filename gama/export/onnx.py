@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from gama.atomic import make_folder, move, write_errors
 from gama.audio import Waveform
 from gama.errors import CheckpointError, GamaError
 from gama.export.graphs import EncoderGraph, FbankGraph, TowerGraph
@@ -82,8 +82,8 @@ def export_front_end(
             is not.
     """
     import_onnx()
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as place:
+    make_folder(out)
+    with write_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".export-") as place:
         scratch = Path(place)
         say(f"tracing {plan.part} (opset {plan.opset})")
         graph = _graph(gama, plan, scratch)
@@ -99,7 +99,7 @@ def export_front_end(
                 f"see {out / 'parity.md'}; --allow-drift keeps it all the same",
             )
         for made in sorted(file.parent.iterdir(), reverse=True):  # the data before the graph that needs it
-            os.replace(made, out / made.name)
+            move(made, out / made.name)
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gama.atomic import write_text
 from gama.audio import Waveform
 from gama.inference.engine import Gama
 from gama.instant.frontend import FrontEnd
@@ -116,8 +116,8 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write ``parity.json`` and ``parity.md``."""
         facts = {**asdict(self), "passed": self.passed, "changed_answers": self.changed_answers}
-        _write(folder / "parity.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-        _write(folder / "parity.md", self.markdown())
+        write_text(folder / "parity.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / "parity.md", self.markdown())
 
     def markdown(self) -> str:
         """The report as a table."""
@@ -135,12 +135,6 @@ def _row(clip: ClipParity) -> str:
         said = clip.answers[0] if clip.same_answer else f"{clip.answers[0]} → {clip.answers[1]}"
     numbers = f"{clip.max_difference:.2e} | {clip.relative_l2:.2e} | {clip.cosine:.8f}"
     return f"| {clip.clip} | {clip.seconds:.2f} | {numbers} | {' '.join(said.replace('|', '/').split())} |"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def compare(

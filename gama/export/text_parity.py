@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gama.atomic import write_text
 from gama.errors import CheckpointError
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.key_values import CACHE
 from gama.model.processing import GamaProcessor
 from gama.prompt import Turn, render
 
@@ -83,7 +84,7 @@ def _continued(source: GamaForConditionalGeneration, ids: Tensor, values: Tensor
     for _ in range(_TOKENS):
         following = _likeliest(source, output.logits[:, -1:])
         ids = torch.cat([ids, following], dim=1)
-        output = _run(source, following, None, use_cache=True, past_key_values=output.past_key_values)
+        output = _run(source, following, None, use_cache=True, **{CACHE: output[CACHE]})
     return ids
 
 
@@ -118,9 +119,7 @@ def compare(written: GamaForConditionalGeneration, probes: Sequence[Probe], *, s
 
 def write_report(folder: Path, parity: Parity, facts: dict[str, object]) -> None:
     """``parity.json`` in a folder: the comparison, and what was compared."""
-    partial = folder / f"{REPORT}.tmp"
-    partial.write_text(json.dumps({**asdict(parity), **facts}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / REPORT)
+    write_text(folder / REPORT, json.dumps({**asdict(parity), **facts}, indent=2) + "\n")
 
 
 def _run(model: GamaForConditionalGeneration, ids: Tensor, values: Tensor | None, **given: Any) -> Any:

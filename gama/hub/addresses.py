@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gama.errors import GamaError
+from gama.hub.names import shown
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 
 
 class Unresolved(GamaError):
@@ -32,19 +35,44 @@ class Origin:
         Raises:
             GamaError: for anything but http and https with a host and without a password in it.
         """
+        given = shown(_without_user(url))
+        if any(character < " " or character == "\x7f" for character in url):  # urlsplit would leave some of them out
+            raise GamaError(f"{given} is not an address: it holds control characters")
         try:
             parts = urlsplit(url)
-            port = parts.port
+            port, host = parts.port, _ascii(parts.hostname or "")
         except ValueError as error:
-            raise GamaError(f"{url!r} is not an address: {error}") from None
+            raise GamaError(f"{given} is not an address: {error}") from None
         if parts.scheme not in _PORTS:
-            raise GamaError(f"{url!r}: only https addresses are fetched (plain http on this machine)")
-        if not parts.hostname or parts.username is not None or parts.password is not None:
-            raise GamaError(f"{parts.scheme}://{parts.hostname or ''}: an address has a host and no user name in it")
-        return cls(parts.scheme, parts.hostname.rstrip("."), port or _PORTS[parts.scheme])
+            raise GamaError(f"{given}: only https addresses are fetched (plain http on this machine)")
+        if not host or parts.username is not None or parts.password is not None:
+            raise GamaError(f"{parts.scheme}://{host}: an address has a host and no user name in it")
+        return cls(parts.scheme, host, port or _PORTS[parts.scheme])
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
+
+
+def _without_user(url: str) -> str:
+    """An address for a message: a password in it is not shown."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def _ascii(host: str) -> str:
+    """A host's name as the name service takes it; an IPv6 address as it is.
+
+    Raises:
+        ValueError: for what can be the name of no host.
+    """
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+        return host
+    name = host.removesuffix(".")
+    if not name.isascii():
+        name = name.encode("idna").decode("ascii")
+    if name and not _HOST.fullmatch(name):
+        raise ValueError(f"{shown(name)} can be the name of no host")
+    return name
 
 
 def resolve(origin: Origin) -> list[str]:

@@ -67,7 +67,8 @@ def remove(row: Kept) -> None:
         return
     repository = row.path
     doomed = set(row.files)
-    contents = {file.resolve() for file in doomed}
+    inside = repository.resolve()
+    contents = {content for file in doomed if (content := file.resolve()).is_relative_to(inside)}
     others = {file.resolve() for file in _pointers(repository) if file not in doomed}
     for file in doomed | (contents - others):
         file.unlink(missing_ok=True)

@@ -8,19 +8,23 @@ import importlib
 import importlib.util
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from gama import __version__
 from gama.errors import GamaError
 from gama.hub.addresses import Origin, allowed
+from gama.hub.names import shown
 
 TIMEOUT = 30.0  # seconds of silence
 REDIRECTS = 10
 _MOVED = (301, 302, 303, 307, 308)
+_BLOCK = 2**16
+_AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # beside letters, digits and _.-, what may stand in an address unescaped
 
 
 @contextmanager
@@ -54,21 +58,78 @@ def get(
         connection.timeout = timeout
         own = {"User-Agent": f"gama/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
         try:
-            connection.request("GET", _target(url), headers={**own, **(secret or {} if origin == first else {})})
-            response = connection.getresponse()
+            response = _answer(connection, url, {**own, **(secret or {} if origin == first else {})})
             place = response.getheader("Location")
-            if response.status not in _MOVED or place is None:
-                yield response
-                return
-            url = urljoin(url, place)
+            with response:  # closed by itself: the connection forgets an answer that ends with it
+                if response.status not in _MOVED or place is None:
+                    yield response
+                    return
+            url = _redirected(url, place)
         finally:
             connection.close()
     raise GamaError(f"{first}: more than {REDIRECTS} redirects")
 
 
+def body(response: http.client.HTTPResponse, most: int, *, seconds: float) -> bytes:
+    """The content of an answer that is held in memory.
+
+    Args:
+        most: bytes it may have.
+        seconds: that it may take.
+
+    Raises:
+        http.client.HTTPException: where it is longer, slower or cut off.
+    """
+    ends, pieces, left = time.monotonic() + seconds, [], content_length(response)
+    if left is not None and left > most:
+        raise http.client.HTTPException(f"the answer has {left} bytes, {most} at most were expected")
+    size = 0
+    while left is None or size < left:
+        piece = response.read1(_BLOCK if left is None else min(_BLOCK, left - size))
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if size > most or time.monotonic() > ends:
+            raise http.client.HTTPException(f"the answer has not ended after {size} bytes")
+    if left is not None and size < left:
+        raise http.client.HTTPException(f"{size} of {left} bytes arrived")
+    return b"".join(pieces)
+
+
+def content_length(response: http.client.HTTPResponse) -> int | None:
+    """The length that an answer states; None where it states none.
+
+    Raises:
+        GamaError: for something that is no length.
+    """
+    stated = response.getheader("Content-Length")
+    if stated is None:
+        return None
+    if not (stated.isascii() and stated.isdigit() and len(stated) <= 18):
+        raise GamaError(f"the server states the length {shown(stated)}, a number of bytes was expected")
+    return int(stated)
+
+
+def _answer(connection: http.client.HTTPConnection, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    try:
+        connection.request("GET", _target(url), headers=dict(headers))
+        return connection.getresponse()
+    except ValueError as error:  # what no header or address can hold
+        raise http.client.HTTPException(str(error)) from error
+
+
+def _redirected(url: str, place: str) -> str:
+    """The address a redirect names; http.client has decoded its bytes as Latin-1."""
+    try:
+        return urljoin(url, quote(place, safe=_AS_IT_IS, encoding="latin-1"))
+    except ValueError as error:
+        raise GamaError(f"{Origin.of(url)} redirects to {shown(place)}, which is no address: {error}") from None
+
+
 def _target(url: str) -> str:
     parts = urlsplit(url)
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_IT_IS)
 
 
 class _Direct(http.client.HTTPConnection):

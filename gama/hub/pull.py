@@ -11,10 +11,21 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from gama.errors import CheckpointError, GamaError
-from gama.hub import hugging_face
+from gama.hub import hugging_face, names
 from gama.hub.disk import check_space, models_folder
 from gama.hub.table import Entry, HubSource, UrlFile
-from gama.hub.transfer import Advance, Digest, Refused, Remote, check_content, digest_of, fetch, missing_bytes, part_of
+from gama.hub.transfer import (
+    Advance,
+    Digest,
+    Refused,
+    Remote,
+    check_content,
+    digest_of,
+    fetch,
+    missing_bytes,
+    notes_of,
+    part_of,
+)
 
 RECORD = "gama-pull.json"
 
@@ -107,7 +118,7 @@ def _from_hub(entry: Entry, source: HubSource, to: Path | None, progress: Progre
         if job.target.exists() and job.remote.digest is not None:
             _check_kept(job.target, job.remote.digest, job.path)
     _fetch_all(entry, jobs, hugging_face.cache_folder(), progress)
-    folder = hugging_face.snapshot(source, found.commit)
+    folder = hugging_face.lay_out(source, found)
     files = (_facts(folder / file.path, file.path, file.remote.digest) for file in found.files)
     return Pulled(entry.name, folder, tuple(files))
 
@@ -146,11 +157,15 @@ def _cached_digest(path: Path, known: str | None) -> Digest | None:
 
 
 def _check_kept(file: Path, digest: Digest, name: str) -> None:
-    """Check a file of the cache; a bad one is taken out, so that the next run fetches it."""
+    """Check a file of the cache; a bad one is taken out, so that the next run fetches it. What the cache merely links
+    to is left alone.
+    """
     try:
         check_content(file, digest, name)
     except CheckpointError:
-        file.resolve().unlink()
+        content = file.resolve()
+        if content.is_relative_to(hugging_face.cache_folder().resolve()):
+            content.unlink()
         raise
 
 
@@ -158,17 +173,42 @@ def _into_folder(
     entry: Entry, folder: Path, files: Sequence[tuple[str, Remote]], progress: Progress, commit: str | None = None
 ) -> Pulled:
     """Fetch into a folder beside the wanted one, which then takes its name."""
+    names.check_apart([RECORD, *(path for path, _ in files)], entry.name)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return _already(entry, folder, files)
     work = part_of(folder)
     jobs = [_Job(remote, work / path, path) for path, remote in files]
-    _fetch_all(entry, jobs, work, progress)
-    done = tuple(_facts(job.target, job.path, job.remote.digest, hashed=True) for job in jobs)
-    _record(entry, work, done, commit)
+    was_empty = work.is_dir() and not any(work.iterdir())
+    _check_own(work, jobs)
+    try:
+        _fetch_all(entry, jobs, work, progress)
+        done = tuple(_facts(job.target, job.path, job.remote.digest, hashed=True) for job in jobs)
+        _record(entry, work, done, commit)
+    except BaseException:
+        if not was_empty:
+            _remove_empty(work)
+        raise
     if folder.is_dir():
         folder.rmdir()
     os.replace(work, folder)
     return Pulled(entry.name, folder, done)
+
+
+def _check_own(work: Path, jobs: Sequence[_Job]) -> None:
+    """What lies in the unfinished folder is what an earlier run has left of these files, and nothing else."""
+    own = {work / RECORD}
+    for job in jobs:
+        own |= {job.target, part_of(job.target), notes_of(part_of(job.target))}
+    for file in work.rglob("*"):
+        if file.is_symlink() or not (file.is_dir() or file in own):
+            raise GamaError(f"{file}: lies where the unfinished folder would be", "move it, or give another --to DIR")
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take away a folder and those in it, as far as they hold no files."""
+    for path in sorted((folder, *folder.rglob("*")), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _already(entry: Entry, folder: Path, files: Sequence[tuple[str, Remote]]) -> Pulled:

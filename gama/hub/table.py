@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
+from gama import plain_yaml
 from gama.errors import GamaError
 from gama.home import home
+from gama.hub.addresses import Origin
+from gama.hub.names import inner_path, repository
 
 PACKAGED = Path(__file__).with_name("models.yaml")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
@@ -103,10 +104,12 @@ def entry_named(name: str, table: Mapping[str, Entry]) -> Entry:
     if name in table:
         return table[name]
     if "://" in name:
+        Origin.of(name)
         file = PurePosixPath(unquote(urlsplit(name).path)).name
         return Entry(_slug(file), "a file at an address", "not known", name, (UrlFile(name, inner_path(file, name)),))
     if name.count("/") == 1 and not name.startswith((".", "/")):
         repo, _, revision = name.partition("@")
+        repository(repo)
         return Entry(
             repo,
             "a repository of the hub",
@@ -125,9 +128,9 @@ def _slug(file: str) -> str:
 
 def _read(file: Path) -> dict[str, Entry]:
     try:
-        rows = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GamaError(f"{file}: the table of models cannot be read: {' '.join(str(error).split())}") from error
+        rows = plain_yaml.read(file) or {}
+    except plain_yaml.PlainYamlError as error:
+        raise GamaError(f"{file}: the table of models cannot be read: {error}") from error
     if not isinstance(rows, dict):
         raise GamaError(f"{file}: a table of models maps names to entries, this holds a {type(rows).__name__}")
     return {str(name): _entry(str(name), row, file) for name, row in rows.items()}
@@ -169,9 +172,9 @@ def _hub(row: Any, where: str) -> HubSource:
     if not isinstance(hashes, dict):
         raise GamaError(f"{where}: hub sha256 maps files to hashes, this is a {type(hashes).__name__}")
     return HubSource(
-        repo=str(row["repo"]),
+        repo=repository(str(row["repo"])),
         type=kind,
-        revision=str(row.get("revision", "main")),
+        revision=inner_path(str(row.get("revision", "main")), f"{where}: hub revision"),
         files=tuple(map(str, _list(row.get("files", ["*"]), where))),
         sha256={str(f): h for f, given in hashes.items() if (h := _hash(given, where)) is not None},
     )
@@ -181,18 +184,6 @@ def _url(row: Any, where: str) -> UrlFile:
     _check_keys(row, _URL_KEYS, {"url", "name"}, f"{where}: urls")
     name = str(row["name"])
     return UrlFile(str(row["url"]), inner_path(name, where), _size(row.get("size"), where), _hash(row["sha256"], where))
-
-
-def inner_path(name: str, where: str) -> str:
-    """A file's path inside a folder.
-
-    Raises:
-        GamaError: where it would leave the folder.
-    """
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or path.parts == ():
-        raise GamaError(f"{where}: the file name {name!r} leaves the folder of the model")
-    return str(path)
 
 
 def _check_keys(row: Any, known: set[str], needed: set[str], where: str) -> None:

@@ -6,19 +6,26 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from gama.errors import CheckpointError, GamaError
 from gama.hub.disk import check_space
-from gama.hub.http import get
+from gama.hub.http import content_length, get
+from gama.hub.names import short, shown
 
-ATTEMPTS = 5  # in a row that bring nothing
+ATTEMPTS = 5  # in a row that bring next to nothing
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 _CHUNK = 2**20
+_WORTH = 2**14  # bytes that count as progress: a server that sends one and hangs up would be asked for ever
+_ROOM = 64 * 2**20  # bytes after which the room is looked at again, where nobody has told the length
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_VALIDATOR = re.compile(r"[ -~]{1,512}")  # what can be sent back in a header
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 Advance = Callable[[int], None]
@@ -66,6 +73,17 @@ class _Cut(Exception):
     """The connection ended early; what arrived is kept."""
 
 
+class _Useless(Exception):
+    """What arrived can never become the file.
+
+    Attributes:
+        error: for the user.
+    """
+
+    def __init__(self, error: GamaError) -> None:
+        self.error = error
+
+
 def part_of(target: Path) -> Path:
     """Where a file lies while it is incomplete."""
     return target.with_name(f"{target.name}.part")
@@ -82,14 +100,23 @@ def missing_bytes(remote: Remote, target: Path) -> int:
 def fetch(remote: Remote, target: Path, *, advance: Advance = lambda _: None) -> None:
     """Bring a file to ``target``; nothing lies there before it is whole and checked.
 
-    What a broken connection or a killed run leaves behind (``target`` with ``.part``) is continued the next time.
+    What a broken connection or a killed run leaves behind (``target`` with ``.part``) is continued the next time. Where
+    nothing arrived, nothing is left behind.
 
     Raises:
         CheckpointError: for content other than what was expected; it is deleted.
         Refused: where the server says no.
         GamaError: for an address that may not be asked, too little room, a server that cannot be reached.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    absent = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    try:
+        _fetch(remote, target, advance)
+    except BaseException:
+        _clear(target, absent)
+        raise
+
+
+def _fetch(remote: Remote, target: Path, advance: Advance) -> None:
     part = part_of(target)
     if part.exists() and remote.digest is None and not _validator(part):
         part.unlink()  # nothing could tell whether its other half belongs to it
@@ -100,14 +127,31 @@ def fetch(remote: Remote, target: Path, *, advance: Advance = lambda _: None) ->
         try:
             total = _receive(remote, part, advance)
             break
+        except _Useless as useless:
+            _discard(part)
+            raise useless.error from None
         except (OSError, http.client.HTTPException, _Cut) as error:
-            idle = 0 if _length(part) > before else idle + 1
-            if idle >= ATTEMPTS or isinstance(error, OSError) and error.filename is not None:
+            idle = 0 if _length(part) >= before + _WORTH else idle + 1
+            if idle >= ATTEMPTS:
                 raise _unreachable(remote, part, error) from error
             time.sleep(PAUSE * 2**idle / 2)
     _check(remote, part, total)
-    os.replace(part, target)
-    _notes(part).unlink(missing_ok=True)
+    with _writing(target):
+        os.replace(part, target)
+        notes_of(part).unlink(missing_ok=True)
+
+
+def _clear(target: Path, absent: list[Path]) -> None:
+    """After a failure: an empty part, notes about none, and the folders that were made for nothing go."""
+    part = part_of(target)
+    if part.exists() and not _length(part):
+        part.unlink()
+    if not part.exists():
+        notes_of(part).unlink(missing_ok=True)
+    for folder in absent:
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def digest_of(file: Path, kind: Literal["sha256", "git"]) -> str:
@@ -142,36 +186,108 @@ def _receive(remote: Remote, part: Path, advance: Advance) -> int:
         if response.status == 416 and have:
             return _beyond(response, part, have, advance)
         _check_status(response, remote)
-        begins = have if response.status == 206 else 0
-        if begins and not (response.getheader("Content-Range") or "").startswith(f"bytes {have}-"):
-            raise _Cut("the server sent another range")
-        total = _total(response, begins)
+        begins, ends, total = _extent(response, have)
         if total is not None and remote.size is not None and total != remote.size:
             raise CheckpointError(
                 f"{remote.url}: the server has {total} bytes, {remote.size} were expected", "the file was changed there"
             )
-        if total is not None:
-            check_space(total - begins, part.parent)
+        most = ends if ends is not None else remote.size
+        if most is not None:
+            check_space(most - begins, part.parent)
         if begins < have:
             advance(-have)
-        _note(part, response)
-        with part.open("ab" if begins else "wb") as stream:
-            while piece := response.read(_CHUNK):
-                stream.write(piece)
-                advance(len(piece))
-    if total is not None and _length(part) != total:
-        raise _Cut(f"{_length(part)} of {total} bytes arrived")
+        _store(response, part, begins, ends, remote.size, advance)
+    expected = total if total is not None else remote.size
+    if expected is not None and _length(part) != expected:
+        raise _Cut(f"{_length(part)} of {expected} bytes arrived")
     return _length(part)
+
+
+def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None, int | None]:
+    """Where the content of this answer begins and ends in the file, and the file's size; None for what is not stated.
+
+    Raises:
+        GamaError: for an answer that contradicts itself or the request.
+    """
+    coding = response.getheader("Content-Encoding") or "identity"
+    if coding.lower() != "identity":
+        raise GamaError(f"the server sends the file in the coding {shown(coding)}, which nobody asked for")
+    length = content_length(response)
+    if response.status == 200:
+        return 0, length, length
+    stated = response.getheader("Content-Range") or ""
+    if not have:
+        raise GamaError(f"the server sends a part of the file ({shown(stated)}), the whole was asked for")
+    found = _RANGE.fullmatch(stated)
+    if found is None or int(found[1]) != have:
+        raise _Cut(f"the server sent another range: {shown(stated)}")
+    ends, total = int(found[2]) + 1, int(found[3])
+    if not have < ends <= total or length not in (None, ends - have):
+        raise GamaError(f"the server sends the range {shown(stated)} in {length} bytes, which contradict each other")
+    return have, ends, total
+
+
+def _store(
+    response: http.client.HTTPResponse, part: Path, begins: int, ends: int | None, size: int | None, advance: Advance
+) -> None:
+    """Write what arrives behind the part's first ``begins`` bytes; never more than was stated or than fits."""
+    with _writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        _note(part, response)
+        stream = part.open("ab" if begins else "wb", buffering=0)
+    looked = at = begins
+    with stream:
+        while ends is None or at < ends:
+            piece = response.read1(_CHUNK if ends is None else min(_CHUNK, ends - at))
+            if not piece:
+                return
+            at += len(piece)
+            if size is not None and at > size:
+                raise _Useless(CheckpointError(f"{part.name.removesuffix('.part')}: more than {size} bytes arrived"))
+            if ends is None and size is None and at - looked >= _ROOM:
+                _check_room(part.parent)
+                looked = at
+            with _writing(part):
+                _write(stream.write, piece)
+            advance(len(piece))
+
+
+def _write(write: Callable[[memoryview], int | None], piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[write(left) or 0 :]
+
+
+def _check_room(folder: Path) -> None:
+    """For a file whose length nobody has told: it ends before the disk is full."""
+    try:
+        check_space(_ROOM, folder)
+    except GamaError as error:
+        raise _Useless(error) from error
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """A disk that does not take a file is no broken connection."""
+    try:
+        yield
+    except OSError as error:
+        raise GamaError(f"{error.filename or file}: {error.strerror or error}") from error
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    notes_of(part).unlink(missing_ok=True)
 
 
 def _range(remote: Remote, part: Path, have: int) -> dict[str, str]:
     if not have:
         return {}
-    asked = {"Range": f"bytes={have}-"}
     # a known hash tells afterwards whether the halves fit; addresses behind a redirect change their validators
-    if remote.digest is None:
-        asked["If-Range"] = _validator(part)
-    return asked
+    if remote.digest is not None:
+        return {"Range": f"bytes={have}-"}
+    validator = _validator(part)
+    return {"Range": f"bytes={have}-", "If-Range": validator} if validator else {}
 
 
 def _beyond(response: http.client.HTTPResponse, part: Path, have: int, advance: Advance) -> int:
@@ -179,7 +295,7 @@ def _beyond(response: http.client.HTTPResponse, part: Path, have: int, advance: 
     stated = (response.getheader("Content-Range") or "").rpartition("/")[2]
     if stated == str(have):
         return have
-    part.unlink()
+    _discard(part)
     advance(-have)
     raise _Cut("more had arrived than there is")
 
@@ -188,15 +304,10 @@ def _check_status(response: http.client.HTTPResponse, remote: Remote) -> None:
     status = response.status
     if status in (200, 206):
         return
+    answer = short(f"{status} {response.reason}")
     if status in _BUSY:
-        raise _Cut(f"the server answered {status} {response.reason}")
-    where = remote.url.split("?")[0]
-    raise Refused(f"{where}: the server answered {status} {response.reason}", status)
-
-
-def _total(response: http.client.HTTPResponse, begins: int) -> int | None:
-    length = response.getheader("Content-Length")
-    return begins + int(length) if length is not None and length.isdecimal() else None
+        raise _Cut(f"the server answered {answer}")
+    raise Refused(f"{remote.url.split('?')[0]}: the server answered {answer}", status)
 
 
 def _check(remote: Remote, part: Path, total: int) -> None:
@@ -207,14 +318,12 @@ def _check(remote: Remote, part: Path, total: int) -> None:
         if remote.digest is not None:
             check_content(part, remote.digest, name)
     except CheckpointError:
-        part.unlink()
+        _discard(part)
         raise
 
 
 def _unreachable(remote: Remote, part: Path, error: Exception) -> GamaError:
-    if isinstance(error, OSError) and error.filename is not None:
-        return GamaError(f"{error.filename}: {error.strerror}")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = short(" ".join(str(error).split())) or type(error).__name__
     kept = f"; {_length(part)} bytes are kept, run again to continue" if part.exists() else ""
     return GamaError(f"{remote.url.split('?')[0]}: {reason}{kept}", "is this machine connected? try: gama doctor")
 
@@ -223,7 +332,8 @@ def _length(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _notes(part: Path) -> Path:
+def notes_of(part: Path) -> Path:
+    """Where the notes about an incomplete file lie."""
     return part.with_name(f"{part.name}.json")
 
 
@@ -231,14 +341,15 @@ def _note(part: Path, response: http.client.HTTPResponse) -> None:
     """Remember what tells this version of the file from another."""
     etag = response.getheader("ETag") or ""
     known = etag if etag and not etag.startswith("W/") else response.getheader("Last-Modified") or ""
-    _notes(part).write_text(json.dumps({"validator": known}), encoding="utf-8")
+    notes_of(part).write_text(json.dumps({"validator": known if _VALIDATOR.fullmatch(known) else ""}), encoding="utf-8")
 
 
 def _validator(part: Path) -> str:
-    notes = _notes(part)
+    notes = notes_of(part)
     if not notes.is_file():
         return ""
     try:
-        return str(json.loads(notes.read_text(encoding="utf-8"))["validator"])
+        known = json.loads(notes.read_text(encoding="utf-8"))["validator"]
     except (ValueError, KeyError, TypeError):
         return ""  # cut short when the run was killed
+    return known if isinstance(known, str) and _VALIDATOR.fullmatch(known) else ""

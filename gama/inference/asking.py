@@ -7,16 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from gama.audio import Waveform
-from gama.errors import PromptError
+from gama.errors import OptionError, PromptError
 from gama.inference.answers import Answer, Heard, Span, opening, span
-from gama.inference.hearing import Asking, Clip, Request, asking, read, windows
+from gama.inference.hearing import Asking, AskOptions, Clip, Request, asking, read, windows
 from gama.inference.prefixes import Prefixes, PrefixStore
 from gama.inference.sampling import Sampling
 from gama.inference.streaming import TextStream
 from gama.prompt import Segment, Turn, instruction, render
+from gama.text import shown
 
 if TYPE_CHECKING:
     from gama.inference.batches import Reply
@@ -135,23 +137,23 @@ class Asker(ABC):
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    def ask(self, clips: Clip | Sequence[Clip] | None, question: str, **options: Any) -> Answer:
+    def ask(self, clips: Clip | Sequence[Clip] | None, question: str, **options: Unpack[AskOptions]) -> Answer:
         """Answer a question about a clip, about several clips together, or about none.
 
         Args:
-            clips: path, ``-``, bytes, samples at 16 kHz or Waveform; a list for several in one prompt.
+            clips: path, ``-``, bytes, samples or Waveform; a list for several in one prompt.
             question: what is asked.
             options: fields of :class:`Asking` and :class:`Sampling`, such as ``max_new_tokens``, ``temperature``,
-                ``start``, ``end``; or ``preset``.
+                ``start``, ``end``, ``sampling_rate`` (of samples; 16 kHz where it is not given); or ``preset``.
 
         Raises:
             AudioError: for a clip that cannot be read; it names the clip.
-            PromptError: for an empty question, or one beyond the context.
+            PromptError: for an empty question, one beyond the context, or an unknown keyword argument.
         """
         return last(self.stream(clips, question, **options))
 
     def stream(
-        self, clips: Clip | Sequence[Clip] | None, question: str, **options: Any
+        self, clips: Clip | Sequence[Clip] | None, question: str, **options: Unpack[AskOptions]
     ) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as it is generated; the generator returns the :class:`Answer`."""
         how = asking(**options)
@@ -165,13 +167,25 @@ class Asker(ABC):
         return Answer.of(waveforms, heard)
 
     def ask_many(
-        self, clips: Clip | Sequence[Clip] | None, questions: Sequence[str], *, batch_size: int = 8, **options: Any
+        self,
+        clips: Clip | Sequence[Clip] | None,
+        questions: Sequence[str],
+        *,
+        batch_size: int = 8,
+        **options: Unpack[AskOptions],
     ) -> list[Answer]:
         """Answer several questions about the same sound, which is heard and read once; otherwise as :meth:`ask`."""
+        if isinstance(questions, (str, bytes)):
+            raise OptionError(f"questions is {shown(questions)}, a list of questions was expected", "ask() takes one")
         return self._batched([clips] * len(questions), list(questions), batch_size, options)
 
     def batch(
-        self, clips: Sequence[Clip], question: str | Sequence[str], *, batch_size: int = 8, **options: Any
+        self,
+        clips: Sequence[Clip],
+        question: str | Sequence[str],
+        *,
+        batch_size: int = 8,
+        **options: Unpack[AskOptions],
     ) -> list[Answer]:
         """Answer about each clip by itself, several at a time.
 
@@ -180,18 +194,22 @@ class Asker(ABC):
             question: one for all, or one a clip.
             batch_size: windows computed together; each is answered as if alone.
         """
+        if clips is None or isinstance(clips, (str, bytes, Path, Waveform)):
+            raise OptionError(f"clips is {shown(clips)}, a list of clips was expected", "ask() takes one")
         questions = [question] * len(clips) if isinstance(question, str) else list(question)
         if len(questions) != len(clips):
             raise PromptError(f"{len(questions)} question(s) for {len(clips)} clip(s)", "give one, or one a clip")
         return self._batched(list(clips), questions, batch_size, options)
 
     def _batched(
-        self, clips: Sequence[Any], questions: Sequence[str], batch_size: int, options: dict[str, Any]
+        self, clips: Sequence[Any], questions: Sequence[str], batch_size: int, options: AskOptions
     ) -> list[Answer]:
         requests = [Request(clip, question) for clip, question in zip(clips, questions, strict=True)]
         return [reply.answer_or_raise() for reply in self.replies(requests, batch_size=batch_size, **options)]
 
-    def replies(self, requests: Iterable[Request], *, batch_size: int = 8, **options: Any) -> Iterator[Reply]:
+    def replies(
+        self, requests: Iterable[Request], *, batch_size: int = 8, **options: Unpack[AskOptions]
+    ) -> Iterator[Reply]:
         """Answer requests in order, taking them as they are needed; what is wrong with one is its own reply."""
         from gama.inference.batches import replies
 

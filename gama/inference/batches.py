@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from gama.audio import Waveform
-from gama.errors import AudioError, GamaError, PromptError
+from gama.errors import AudioError, GamaError, PromptError, row_error
 from gama.inference.answers import Answer, Heard
 from gama.inference.asking import Asker, Prompt
-from gama.inference.hearing import Asking, Request, read, windows
+from gama.inference.hearing import Asking, Request, named, read, windows
 from gama.inference.sampling import Sampling
+from gama.interrupts import thread_pool
+from gama.text import shown
 
 _POOL = 4  # batches among which prompts are sorted
 _MOST_SECONDS = 3600.0  # of sound in one pool: 230 MB
@@ -104,7 +107,7 @@ def replies(
     if batch_size < 1:
         raise PromptError(f"batch_size is {batch_size}, at least 1 was expected")
     waiting: list[_Pending] = []
-    with ThreadPoolExecutor(_READERS, "gama-read") as readers, ThreadPoolExecutor(1, "gama-hear") as hearer:
+    with thread_pool(_READERS, "gama-read") as readers, thread_pool(1, "gama-hear") as hearer:
         pools = _pools(requests, how, readers, batch_size * _POOL)
         batches = _Batches(pools, waiting, batch_size)
         asker: Asker | None = None
@@ -148,7 +151,8 @@ class _Batches:
         sounds = {w.sha256: w for job in jobs for w in job.group}
         if sounds:
             asker.prefixes.most = max(asker.prefixes.most, 2 * len(sounds))  # this batch and the next
-            asker.hear(list(sounds.values()))
+            with suppress(AudioError):  # raised again for the prompt that it belongs to
+                asker.hear(list(sounds.values()))
 
 
 def _pools(
@@ -161,8 +165,8 @@ def _pools(
     ahead: list[_Decoding] = []
     for request in chain(requests, [None]):
         if request is not None:
-            key = _same(request.clips)
-            _, future = decoded.get(key) or (request, readers.submit(read, request.clips, how))
+            key = _same(request.clips) if request.error is None else id(request)
+            _, future = decoded.get(key) or (request, readers.submit(_read, request, how))
             ahead.append((request, future))
             decoded.setdefault(key, ahead[-1])
         while ahead and (request is None or len(ahead) > 2 * _READERS):
@@ -171,7 +175,7 @@ def _pools(
             seconds += sum(w.duration for w in pending.waveforms)
             if len(pool) >= size or seconds > _MOST_SECONDS:
                 yield pool
-                decoded = {_same(each[0].clips): each for each in ahead}
+                decoded = {_same(each[0].clips): each for each in ahead if each[0].error is None}
                 pool, seconds = [], 0.0
     if pool:
         yield pool
@@ -190,12 +194,18 @@ def _pending(request: Request, future: Future[list[Waveform]]) -> _Pending:
     pending = _Pending(request.question)
     try:
         pending.waveforms = future.result()
-    except (AudioError, PromptError) as error:
-        pending.error = error
+        pending.groups = windows(pending.waveforms, together=isinstance(request.clips, (list, tuple)))
+    except Exception as error:  # whatever a decoder raises is about this clip
+        pending.error = row_error(error, named(request.clips), AudioError)
         return pending
-    pending.groups = windows(pending.waveforms, together=isinstance(request.clips, (list, tuple)))
     pending.heard = [None] * len(pending.groups)
     return pending
+
+
+def _read(request: Request, how: Asking) -> list[Waveform]:
+    if request.error is not None:
+        raise request.error
+    return read(request.clips, how)
 
 
 def _planned(pool: Sequence[_Pending], size: int) -> list[list[_Job]]:
@@ -230,17 +240,23 @@ def _answer(asker: Asker, jobs: Sequence[_Job], how: Asking) -> None:
         if job.pending.error is None:
             try:
                 prompts.append((job, asker.prompt(job.group, job.pending.question, how)))
-            except PromptError as error:
-                job.pending.error = error
+            except Exception as error:  # a tokenizer's or a chat template's, about this question
+                job.pending.error = row_error(error, shown(job.pending.question), PromptError)
     if prompts:
         for (job, _), heard in zip(prompts, _said(asker, [p for _, p in prompts], how.sampling), strict=True):
-            job.pending.heard[job.index] = heard
+            if isinstance(heard, GamaError):
+                job.pending.error = job.pending.error or heard
+            else:
+                job.pending.heard[job.index] = heard
 
 
-def _said(asker: Asker, prompts: Sequence[Prompt], sampling: Sampling) -> list[Heard]:
-    """The answers to a batch; in halves where a device has no memory for it."""
+def _said(asker: Asker, prompts: Sequence[Prompt], sampling: Sampling) -> list[Heard | GamaError]:
+    """The answers to a batch; in halves where a device has no memory for it, or where one clip or question is wrong."""
     try:
-        return asker.said(prompts, sampling)
+        return list(asker.said(prompts, sampling))
+    except (AudioError, PromptError) as error:
+        if len(prompts) == 1:
+            return [error]
     except RuntimeError as error:
         if len(prompts) == 1 or type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise

@@ -70,13 +70,15 @@ class TorchCache:
     def prepare(self, ids: Sequence[int], windows: Sequence[Waveform]) -> tuple[dict[str, Any], list[int]]:
         import torch
 
+        from gama.model.key_values import CACHE
+
         device = self._gama.model.device
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([list(ids[self.length :])], device=device),
             "attention_mask": torch.ones(1, len(ids), dtype=torch.long, device=device),
         }
         if self._cache is not None:
-            inputs["past_key_values"] = self._cache
+            inputs[CACHE] = self._cache
         if windows:
             inputs["audio_features"] = self._gama.hear(windows)
         return inputs, list(ids)

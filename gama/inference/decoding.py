@@ -20,6 +20,7 @@ from gama.errors import AudioError, CheckpointError
 from gama.inference.sampling import Sampling
 from gama.inference.steps import Steps, steps_for
 from gama.inference.streaming import TextStream
+from gama.model.key_values import CACHE
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
@@ -42,7 +43,7 @@ def decode(
     Args:
         model: the model.
         inputs: ``input_ids``, ``attention_mask`` (B, T), padded on the left, and ``audio_features`` where there are
-            clips. With ``past_key_values`` of the first P positions the mask is (B, P + T).
+            clips. With a cache (``CACHE``) of the first P positions the mask is (B, P + T).
         sampling: how to choose.
         stop_ids: ids that end an answer.
         limits: most tokens of each row, where rows have less room than ``max_new_tokens``.
@@ -56,7 +57,7 @@ def decode(
     ids = inputs["input_ids"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     output = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-    logits, cache = output.logits, output.past_key_values
+    logits, cache = output.logits, getattr(output, CACHE)
     most = min(max(ends), sampling.max_new_tokens)
     steps: Steps | None = None
     stopped = [False] * rows

@@ -32,6 +32,7 @@ from gama.inference.sharing import Sharing, sharing
 from gama.inference.steps import new_cache
 from gama.instant.frontend import FrontEnd
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.key_values import CACHE
 from gama.model.processing import GamaProcessor
 from gama.prompt import Segment, Turn
 from gama.quantization.settings import held, weight_bytes
@@ -231,14 +232,14 @@ class Gama(Asker):
             self._inputs([p.ids[: shared.length] for p in leaders]),
             [w for p in leaders for w in p.windows[: self._clips_in(p.ids[: shared.length])]],
         )
-        if "past_key_values" not in inputs:
+        if CACHE not in inputs:
             return self._together(prompts)
         positions = torch.arange(shared.length, device=self.model.device).unsqueeze(0)
-        cache = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1).past_key_values
+        cache = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)[CACHE]
         cache.batch_select_indices(torch.tensor(shared.beginning, device=self.model.device))
         rest = self._inputs([p.ids[shared.length :] for p in prompts])
         read = rest["attention_mask"].new_ones(len(prompts), shared.length)
-        rest |= {"attention_mask": torch.cat([read, rest["attention_mask"]], dim=1), "past_key_values": cache}
+        rest |= {"attention_mask": torch.cat([read, rest["attention_mask"]], dim=1), CACHE: cache}
         left = [w for p in prompts for w in p.windows[self._clips_in(p.ids[: shared.length]) :]]
         return self._with_sound(rest, left)
 
@@ -257,7 +258,7 @@ class Gama(Asker):
             "attention_mask": torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device),
         }
         cache = new_cache(self.model)
-        return inputs if cache is None else inputs | {"past_key_values": cache}
+        return inputs if cache is None else inputs | {CACHE: cache}
 
 
 def _parts(turn: Turn) -> list[dict[str, str]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, Literal
 
+from gama import interrupts
+from gama.atomic import check_output, make_folder, write_errors
 from gama.data.remap import Remap
 from gama.errors import GamaError
 from gama.inference.asking import Asker
@@ -19,6 +21,8 @@ from gama.inference.batches import Reply, replies
 from gama.inference.hearing import Asking
 from gama.inference.journal import Journal, Place
 from gama.inference.rows import Asked, Key, asked
+from gama.locks import locked
+from gama.processes import spawn
 from gama.text import json_text
 
 _BLOCK = 64  # questions that go to one device together, and those about the same clip with them
@@ -87,13 +91,23 @@ class Run:
 
     Raises:
         ManifestError: for rows that cannot be used; before anything is loaded.
+        OutputError: for an output that cannot or must not be written.
+        LockedError: while another process writes it.
         GamaError: for an output that belongs to another manifest, or one that broke off, without ``resume``.
     """
 
     def __init__(self, work: Work, *, resume: bool = False) -> None:
         self._work, self._resume, self._journal = work, resume, Journal(work.out)
-        self._journal.begin(resume=resume)
-        self._positions, total = _left(work, self._journal.places() if resume else {})
+        self._journal.check([work.manifest])
+        make_folder(work.out.parent)
+        self._lock = ExitStack()
+        self._lock.enter_context(locked(work.out, "these answers"))
+        with self._lock.pop_all() as lock:  # let go where anything is wrong
+            self._journal.begin(resume=resume)
+            places = self._journal.places()
+            self._positions, total = _left(work, places if resume else {})
+            self._journal.mend()
+            self._lock = lock.pop_all()
         self.left, self.kept = len(self._positions), total - len(self._positions)
 
     def done(self, devices: Sequence[str] = ()) -> Iterator[Done]:
@@ -105,12 +119,20 @@ class Run:
         Raises:
             GamaError: where a process ends before its work does.
         """
-        if self._positions and devices:
-            with _Processes(self._work, self.shares(len(devices)), devices) as processes:
-                yield from processes.done()
-        elif self._positions:
-            yield from answer(self._work, self._positions, self._journal.part())
-        self.merge()
+        with self:
+            if self._positions and devices:
+                with _Processes(self._work, self.shares(len(devices)), devices) as processes:
+                    yield from processes.done()
+            elif self._positions:
+                yield from answer(self._work, self._positions, self._journal.part())
+            self.merge()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others write the output."""
+        self._lock.close()
 
     def shares(self, count: int) -> list[list[int]]:
         """The positions that are left, for so many processes; questions about one clip stay together."""
@@ -131,7 +153,10 @@ class Run:
 def _left(work: Work, places: dict[Key, Place]) -> tuple[list[int], int]:
     """The positions of the questions that have no answer yet, and how many questions there are."""
     left, total = [], 0
+    exists = work.out.exists()
     for position, question in enumerate(work.asked()):
+        if exists and question.clip is not None:
+            check_output(work.out, [question.clip])
         place = places.get(question.key)
         if place is not None and place.audio_id != question.audio_id:
             raise GamaError(
@@ -156,12 +181,21 @@ def answer(work: Work, positions: Sequence[int], part: Path) -> Iterator[Done]:
             questions.append(question)
             yield question.request
 
-    with part.open("a", encoding="utf-8", newline="\n") as file:
+    with write_errors(part):
+        file = part.open("ab", buffering=0)  # nothing is left to be written when it is closed
+    with file:
         for reply in replies(work.open, requests(), work.how, batch_size=work.batch_size):
             question = questions.pop(0)
-            file.write(json_text(question.line(reply)) + "\n")
-            file.flush()
+            line = f"{json_text(question.line(reply))}\n".encode()
+            with write_errors(part):
+                _append(file, line)
             yield told(question, reply)
+
+
+def _append(file: RawIOBase, line: bytes) -> None:
+    """Write a line to its end: a disk that fills up takes a part of it first."""
+    while line:
+        line = line[file.write(line) or 0 :]
 
 
 def told(question: Asked, reply: Reply) -> Done:
@@ -195,10 +229,9 @@ class _Processes(AbstractContextManager["_Processes"]):
     """One process a device; they are stopped when the work is left."""
 
     def __init__(self, work: Work, shares: Sequence[Sequence[int]], devices: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._words: Any = context.Queue()
+        self._words: Any = multiprocessing.get_context("spawn").Queue()  # CUDA does not survive a fork
         journal = Journal(work.out)
-        self._devices = {}
+        self._devices: dict[int, tuple[str, Any]] = {}
         threads = work.loading.get("threads")
         for number, (share, device) in enumerate(zip(shares, devices, strict=True), 1):
             if not share:
@@ -207,10 +240,7 @@ class _Processes(AbstractContextManager["_Processes"]):
             if threads is not None:
                 loading["threads"] = max(1, threads // len(devices))
             own = replace(work, loading=loading)
-            process = context.Process(
-                target=_process, args=(number, own, list(share), journal.part(number), self._words), daemon=True
-            )
-            process.start()
+            process = spawn(_process, number, own, list(share), journal.part(number), channel=self._words)
             self._devices[number] = (device, process)
 
     def done(self) -> Iterator[Done]:
@@ -231,6 +261,7 @@ class _Processes(AbstractContextManager["_Processes"]):
     def _check(self, running: set[int]) -> None:
         for number in running:
             device, process = self._devices[number]
+            interrupts.check()  # SIGTERM to the whole group ends the others as well
             if process.exitcode is not None and self._words.empty():
                 raise GamaError(
                     f"the process on {device} ended with status {process.exitcode} before its work did",
@@ -248,7 +279,6 @@ class _Processes(AbstractContextManager["_Processes"]):
 
 def _process(number: int, work: Work, positions: list[int], part: Path, words: Any) -> None:
     """What one process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears Ctrl-C and stops the others
     try:
         for done in answer(work, positions, part):
             words.put(("done", done))

@@ -1,21 +1,25 @@
 """Answers written line by line, so that a run that broke off goes on where it was. No torch.
 
 While a run lasts, lines are appended to ``NAME.partial`` (one file a process), in whatever order they come. At the end
-they are put in the order of the questions under the name that was asked for, and the partial files go.
+they are put in the order of the questions under the name that was asked for, and the partial files go. Every file that
+is there already is read to its end before a byte of any of them changes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from gama.atomic import check_output, open_binary, write_errors
 from gama.errors import GamaError
 from gama.inference.rows import Asked, Key
+
+_LONGEST = 2**26  # bytes of a line
+_BEGINNING = b'{"row": '  # of every line, as Asked.line makes it
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,22 @@ class Journal:
         near = self.out.parent.iterdir() if self.out.parent.is_dir() else ()
         return sorted(f for f in near if f.name.startswith(own) and not f.name[len(own) :].strip("0123456789"))
 
+    def check(self, inputs: Sequence[Path]) -> None:
+        """Refuse an output that cannot or must not be written; nothing is changed.
+
+        Raises:
+            OutputError: for an input, a folder, a device, or a place without permission to write.
+        """
+        check_output(self.out, inputs, make_folder=True, regular=True)
+        for part in self.parts():
+            check_output(part, inputs)
+
     def begin(self, *, resume: bool) -> None:
-        """Make the folder, and mind what an earlier run has left.
+        """Mind what an earlier run has left.
 
         Raises:
             GamaError: where a run broke off and nobody said whether to go on with it.
         """
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         if not resume and (left := self.parts()):
             raise GamaError(
                 f"{left[0]} is left of a run that broke off",
@@ -70,23 +83,35 @@ class Journal:
             )
 
     def places(self) -> dict[Key, Place]:
-        """Where the lines of earlier runs lie; a half-written last line is cut off, a later line goes before an
-        earlier one.
+        """Where the lines of earlier runs lie; a half-written last line counts for nothing, a later line goes before
+        an earlier one. Nothing is changed.
 
         Raises:
             GamaError: for a file that holds something else.
         """
         found: dict[Key, Place] = {}
         for file in [f for f in (self.out, *self.parts()) if f.is_file()]:
-            _mend(file)
             with file.open("rb") as lines:
                 begin = 0
-                for line in lines:
+                while line := lines.readline(_LONGEST):
+                    if not line.endswith(b"\n"):
+                        _check_half(file, begin, line)
+                        break
                     key, place = _place(file, begin, line)
                     if key not in found or found[key].failed or not place.failed:
                         found[key] = place
                     begin += len(line)
         return found
+
+    def mend(self) -> None:
+        """Cut off the half-written last line of every file that lines are appended to; after :meth:`places`.
+
+        Raises:
+            OutputError: where a file cannot be written.
+        """
+        for part in self.parts():
+            with write_errors(part):
+                _mend(part)
 
     def merge(self, questions: Iterable[Asked], places: Mapping[Key, Place]) -> None:
         """Put the lines in the order of the questions.
@@ -94,16 +119,11 @@ class Journal:
         Raises:
             GamaError: where a question has no line.
         """
-        partial = self.out.with_name(f"{self.out.name}.{os.getpid()}.tmp")
-        try:
-            with partial.open("wb") as file, _reading() as read:
-                for question in questions:
-                    if question.key not in places:
-                        raise GamaError(f"row {question.row} has no answer", "run the command again with --resume")
-                    file.write(read(places[question.key]))
-            os.replace(partial, self.out)
-        finally:
-            partial.unlink(missing_ok=True)
+        with open_binary(self.out, durable=True) as file, _reading() as read:
+            for question in questions:
+                if question.key not in places:
+                    raise GamaError(f"row {question.row} has no answer", "run the command again with --resume")
+                file.write(read(places[question.key]))
         for part in self.parts():
             part.unlink()
 
@@ -146,8 +166,15 @@ def _place(file: Path, begin: int, line: bytes) -> tuple[Key, Place]:
         row = json.loads(line)
         key = int(row["row"]), str(row["instruction"])
         return key, Place(file, begin, len(line), str(row["audio_id"]), "error" in row)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise GamaError(f"{file}: holds something else than answers", "give another file: --out FILE") from error
+
+
+def _check_half(file: Path, begin: int, line: bytes) -> None:
+    """Refuse a last line without an end that is neither an answer nor the beginning of one."""
+    if len(line) < _LONGEST and line.startswith(_BEGINNING[: len(line)]):
+        return
+    _place(file, begin, line)
 
 
 __all__ = ["Journal", "Place"]

@@ -68,15 +68,16 @@ class LaunchedRun:
             for number, share in enumerate(self._shares)
             if number != self._number and (part := self._part(number))
         ]
-        for done in own:
-            yield done
-            for other in others:
-                yield from other.news()
-        while any(other.left for other in others):
-            time.sleep(_GLANCE)
-            for other in others:
-                yield from other.news()
-        self._run.merge()
+        with self._run:
+            for done in own:
+                yield done
+                for other in others:
+                    yield from other.news()
+            while any(other.left for other in others):
+                time.sleep(_GLANCE)
+                for other in others:
+                    yield from other.news()
+            self._run.merge()
 
     def _part(self, number: int) -> Path:
         return self._journal.part(number + 1)

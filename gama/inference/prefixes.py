@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gama.errors import GamaError
+from gama.atomic import make_folder, write_bytes
+from gama.errors import GamaError, OutputError
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -98,15 +99,12 @@ class PrefixStore:
             return
         path = self._path(model, sound)
         content = _packed(stored)
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        except OSError as error:
-            _remove(partial)
+            make_folder(path.parent)
+            write_bytes(path, content)
+        except OutputError as error:
             self._is_full = True
-            logger.warning("%s: prefixes are no longer kept there: %s", self.folder, error.strerror or error)
+            logger.warning("%s: prefixes are no longer kept there: %s", self.folder, error.message)
             return
         self._grow(len(content))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from gama.model.key_values import ROOM, RoomyLayer
+from gama.model.key_values import CACHE, ROOM, RoomyLayer
 
 if TYPE_CHECKING:
     from gama.model.gama import GamaForConditionalGeneration
@@ -85,10 +85,10 @@ class PlainSteps(Steps):
             input_ids=ids.unsqueeze(1),
             attention_mask=self._mask,
             position_ids=self._mask.sum(-1, keepdim=True) - 1,
-            past_key_values=self._cache,
             use_cache=True,
+            **{CACHE: self._cache},
         )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, CACHE)
         logits: Tensor = output.logits
         return logits
 
@@ -158,8 +158,8 @@ class FixedStep:
             inputs_embeds=model.get_input_embeddings()(self.ids),
             attention_mask=self.mask,
             position_ids=self.positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE: self.cache},
         )
         logits: Tensor = output.logits
         return logits

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gama.model.configuration import GamaConfig
 from gama.model.encoder import GamaEncoder
+from gama.model.key_values import CACHE, CACHE_NAMES, take_cache
 from gama.model.qformer import GamaQFormer, waves
 from gama.model.tower import GamaAudioTower, TowerOutput
 
@@ -65,7 +66,7 @@ class GamaPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["EncoderLayer", "QFormerLayer", "AggregatorLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = list(CACHE_NAMES)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -156,7 +157,7 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Tensor | None = None,
         audio_values: Tensor | None = None,
         audio_features: Tensor | None = None,
@@ -164,6 +165,7 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Next-token logits (B, T, V), and the loss where ``labels`` are given.
@@ -172,11 +174,14 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
             input_ids: (B, T) with placeholders where clips go.
             attention_mask: (B, T), or (B, 1, T, S) for packed rows; used as given.
             position_ids: (B, T); used as given, left to the language model where absent.
+            cache: keys and values of earlier positions; ``past_key_values`` is its name in transformers before 5.24,
+                and is accepted as well.
             audio_values: (clips, 1024, 128) normalised fbank, clips in reading order over the batch.
             audio_features: (clips, 96, D) prefixes from :meth:`get_audio_features`, instead of ``audio_values``.
             labels: (B, T) targets, -100 where there is none. Placeholders and the token right after a clip are never
                 targets, as in the released code.
         """
+        cache = take_cache({"cache": cache, "past_key_values": past_key_values})
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
@@ -187,10 +192,10 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             return_dict=True,
+            **{CACHE: cache},
             **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"},
         )
         loss = None
@@ -202,9 +207,9 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=outputs.logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -216,6 +221,11 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
 
     # -- generation ------------------------------------------------------------------------------------------------
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' ``generate``; the cache may have either of its names, whatever the release."""
+        cache = take_cache(kwargs)
+        return super().generate(*args, **kwargs | ({} if cache is None else {CACHE: cache}))
+
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
@@ -225,7 +235,7 @@ class GamaForConditionalGeneration(GamaPreTrainedModel, GenerationMixin):
         )
         left = inputs.get("input_ids")
         decoding = not is_first_iteration and kwargs.get("use_cache", True)
-        cached = left is not None and kwargs.get("past_key_values") is not None
+        cached = left is not None and kwargs.get(CACHE) is not None
         if decoding or (cached and not bool((left == self.config.audio_token_id).any())):
             inputs.pop("audio_values", None)
             inputs.pop("audio_features", None)

@@ -1,17 +1,37 @@
-"""Keys and values of a language model's layer, written in place.
+"""The KV cache of a language model: what transformers calls it, and one that is written in place.
 
 A cache that grows by concatenation copies every key and value at every token.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""Every name of the cache as an argument and as an output: since transformers 5.24, and before."""
+
+CACHE = next(name for name in CACHE_NAMES if name in {field.name for field in fields(CausalLMOutputWithPast)})
+"""The name that the installed transformers uses; passing the other one warns there, or is refused."""
 
 ROOM = 256
 """Positions by which the room grows."""
+
+
+def take_cache(arguments: dict[str, Any]) -> Any:
+    """Remove the cache from keyword arguments, under either name, and return it; None where there is none.
+
+    Raises:
+        ValueError: two caches, one under each name.
+    """
+    given = [cache for name in CACHE_NAMES if (cache := arguments.pop(name, None)) is not None]
+    if len(given) > 1:
+        raise ValueError("both cache and past_key_values were given: they are two names of one argument")
+    return given[0] if given else None
 
 
 class RoomyLayer(DynamicLayer):

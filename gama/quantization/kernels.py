@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gama.errors import CheckpointError
+from gama.atomic import move
+from gama.errors import CheckpointError, OutputError
 from gama.hub.disk import cache_home
 from gama.quantization.lengths import check_4bit
 
@@ -275,7 +276,7 @@ def kernel() -> Kernel | Missing:
         if not library.is_file():
             _compile(compiler, library)
         return Kernel(ctypes.CDLL(str(library)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, OutputError, subprocess.SubprocessError) as error:
         return Missing(_reason(error))
 
 
@@ -293,7 +294,7 @@ def _compile(compiler: list[str], library: Path) -> None:
         made = Path(folder) / library.name
         command = [*compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), *_LIBRARIES]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
-        os.replace(made, library)
+        move(made, library)
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from gama.model.key_values import RoomyLayer
+from gama.model.key_values import CACHE, RoomyLayer, take_cache
 from gama.quantization.kernels import Kernel, LlamaLayer, Norm, Packed, kernel
 from gama.quantization.linear import CpuLinear4bit
 
@@ -29,15 +29,17 @@ class CpuLlamaLayer(LlamaDecoderLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = False,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> Tensor:
         """hidden_states (B, T, N) -> (B, T, N)."""
+        cache = take_cache({"cache": cache, "past_key_values": past_key_values})
         compiled = kernel()
         if isinstance(compiled, Kernel) and attention_mask is None and position_embeddings is not None and not kwargs:
-            held = self._held(past_key_values)
+            held = self._held(cache)
             layer = self._readable() if held is not None and self._is_one(hidden_states) else None
             if held is not None and layer is not None and _fit(layer, held, position_embeddings):
                 keys, values, at = held.take_place()
@@ -45,7 +47,13 @@ class CpuLlamaLayer(LlamaDecoderLayer):
                 made = compiled.llama_layer(layer, hidden_states.contiguous(), turns, (keys, values), at)
                 return made.view_as(hidden_states)
         return super().forward(
-            hidden_states, attention_mask, position_ids, past_key_values, use_cache, position_embeddings, **kwargs
+            hidden_states,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=use_cache,
+            position_embeddings=position_embeddings,
+            **{CACHE: cache},
+            **kwargs,
         )
 
     def _is_one(self, x: Tensor) -> bool:

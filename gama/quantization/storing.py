@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import gama as package
+from gama.atomic import move
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.checkpoints.apart import is_apart
 from gama.checkpoints.architecture import expected_shapes
@@ -182,7 +182,7 @@ def _named(folder: Path, index: list[list[str]], total: int) -> list[str]:
     if count == 1:
         names = ["model.safetensors"]
     for number, name in enumerate(names):
-        os.replace(_part(folder, number), folder / name)
+        move(_part(folder, number), folder / name)
     if count > 1:
         places = {key: name for name, keys in zip(names, index, strict=True) for key in keys}
         table = {"metadata": {"total_size": total}, "weight_map": places}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gama.atomic import check_output_folder
 from gama.checkpoints.apart import BASE, lost_base
 from gama.checkpoints.bundled import model_folder, names
 from gama.errors import RecipeError
+from gama.locks import LOCK
 from gama.training.recipe import Recipe, check_training, parent_names, read_recipe, read_yaml
 from gama.training.recipe_paths import recipe_folder
 from gama.training.scene_sets import SceneSet, read_sets, supply
@@ -126,11 +128,15 @@ def check_output(output: Path, resume: bool) -> None:
 
     Raises:
         RecipeError: for a folder that holds a run without ``resume``, or that holds something else.
+        OutputError: for a file, or a folder that cannot be written.
     """
-    if not output.exists() or os.environ.get("RANK", "0") != "0":  # the first process looks for all of a run
+    if os.environ.get("RANK", "0") != "0":  # the first process looks for all of a run
+        return
+    check_output_folder(output)
+    if not output.exists():
         return
     # what a run leaves that was killed before it began is no run
-    held = sorted(p.name for p in output.iterdir() if p.suffix != ".tmp")
+    held = sorted(p.name for p in output.iterdir() if p.suffix != ".tmp" and p.name != LOCK)
     if held and not resume:
         raise RecipeError(f"{output} already holds a run", "continue it with --resume, or give another --output")
     if held and "recipe.yaml" not in held:
@@ -254,11 +260,18 @@ def checked(steps: Sequence[Step]) -> list[Step]:
     return [dataclasses.replace(step, recipe=check_training(step.recipe)) for step in steps]
 
 
-def train_stage(step: Step, request: Request, *, watch: Watch | None = None, show: Show | None = None) -> None:
-    """Run one stage; ``watch`` is shown the progress, ``show`` the answers to held-out questions."""
+def train_stage(
+    step: Step,
+    request: Request,
+    *,
+    watch: Watch | None = None,
+    show: Show | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one stage; see :func:`gama.training.trainer.run`."""
     from gama.quiet import quiet_loading
     from gama.training.trainer import run
 
     features = step.output.parent / "features"
     with quiet_loading(progress=False):
-        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch, show=show)
+        run(step.recipe, step.output, step.parents, features, resume=request.resume, watch=watch, show=show, note=note)

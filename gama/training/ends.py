@@ -10,9 +10,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from gama.errors import GamaError
+from gama.errors import GamaError, OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_HINT = "make room on the disk and continue with --resume"
 _NUMBER = re.compile(r"os error (\d+)")
 _WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 
@@ -29,6 +30,10 @@ def clear_ends(output: Path) -> Iterator[None]:
     """
     try:
         yield
+    except OutputError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _FULL:
+            raise
+        raise GamaError(f"{error.message}; what was written before is kept", _HINT) from error
     except GamaError as error:
         if not _WORKER.match(error.message):
             raise
@@ -39,7 +44,7 @@ def clear_ends(output: Path) -> Iterator[None]:
             raise
         raise GamaError(
             f"{output}: {' '.join(str(error).split())}; what was written before is kept",
-            "make room on the disk and continue with --resume",
+            _HINT,
         ) from error
 
 

@@ -6,12 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text under a temporary name and give it its own."""
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+from gama.atomic import move
 
 
 def move_in(partial: Path, output: Path, *, last: str) -> None:
@@ -19,7 +14,7 @@ def move_in(partial: Path, output: Path, *, last: str) -> None:
     (output / last).unlink(missing_ok=True)  # from here on nobody takes a mixture of two saves for a model
     for file in sorted(partial.iterdir(), key=lambda f: f.name == last):
         file.chmod(0o644)  # safetensors writes for the owner alone
-        os.replace(file, output / file.name)
+        move(file, output / file.name)
     partial.rmdir()
 
 
@@ -27,7 +22,7 @@ def discard(folder: Path) -> None:
     """Take a folder away; from the first moment on its name is free."""
     gone = folder.with_name(f".{folder.name.lstrip('.')}.gone.tmp")
     shutil.rmtree(gone, ignore_errors=True)
-    os.replace(folder, gone)
+    move(folder, gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 

@@ -25,6 +25,7 @@ from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.training import stages
 from gama.training.kept import halve, is_halved, layout_of, prefix_of
+from gama.training.model_config import recipe_errors
 from gama.training.objectives import Hearing, Tagging, attention_of, keep_less
 from gama.training.recipe import Recipe
 
@@ -75,7 +76,7 @@ def skeleton(config: GamaConfig, recipe: Recipe) -> GamaForConditionalGeneration
     """The model that a stage trains, without contents: adapters put in, parts frozen."""
     from transformers.initialization import no_init_weights
 
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"), no_init_weights(), recipe_errors():
         gama = GamaForConditionalGeneration(config)
         gama.tie_weights()
         if recipe.lora is not None:

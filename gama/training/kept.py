@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
+from gama.atomic import write_bytes
 from gama.data import shards
 from gama.data.dataset import ClipDataset, EpochDataset
 from gama.data.shards import ShardStore
@@ -206,13 +206,9 @@ class KeptStore:
 
     def _write(self, keys: list[str], values: np.ndarray) -> None:
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-        partial = self.folder / f".{name}.{os.getpid()}.partial"
         sums = np.array([zlib.crc32(clip.data) for clip in values], dtype=np.uint32)
-        try:
-            partial.write_bytes(save({"values": values, "crc32": sums}, metadata={"keys": " ".join(keys)}))
-            os.replace(partial, self.folder / f"kept-{name}.safetensors")
-        finally:
-            partial.unlink(missing_ok=True)
+        content = save({"values": values, "crc32": sums}, metadata={"keys": " ".join(keys)})
+        write_bytes(self.folder / f"kept-{name}.safetensors", content)
 
     def __len__(self) -> int:
         return len(self.paths)

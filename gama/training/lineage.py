@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 import gama as package
+from gama import plain_yaml
 from gama.checkpoints.apart import weights_sha256
 from gama.errors import RecipeError
 from gama.training.recipe import Recipe
@@ -108,9 +109,14 @@ def require_same_origin(checkpoint: Path, lineage: Lineage) -> None:
     file = checkpoint / LINEAGE
     if not file.is_file():
         return
-    before, now = json.loads(file.read_text(encoding="utf-8")), lineage.entry(0)
+    try:
+        before, now = json.loads(file.read_text(encoding="utf-8")), lineage.entry(0)
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        raise RecipeError(f"{file}: is not JSON of ours", "put the file back that the run wrote")
     for key, what in {"parents": "the model it started from", "data_sha256": "the content of its manifests"}.items():
-        if before[key] != now[key]:
+        if before.get(key) != now[key]:
             raise RecipeError(
                 f"{checkpoint.parent}: {what} has changed since {checkpoint.name} was written",
                 "put it back, or train anew into another --output",
@@ -132,7 +138,13 @@ def require_same_recipe(checkpoint: Path, recipe: Recipe) -> None:
     file = checkpoint / RECIPE
     if not file.is_file():
         return
-    before = _decisive(yaml.safe_load(file.read_text(encoding="utf-8")))
+    try:
+        written = plain_yaml.read(file)
+    except plain_yaml.PlainYamlError as error:
+        raise RecipeError(f"{file}: {error}", "put the checkpoint's recipe back") from None
+    if not isinstance(written, dict):
+        raise RecipeError(f"{file}: expected keys and values", "put the checkpoint's recipe back")
+    before = _decisive(written)
     now = _decisive(yaml.safe_load(recipe_text(recipe)))
     defaults = _defaults()
     keys = [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key, defaults.get(key))]

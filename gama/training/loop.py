@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import Trainer, TrainerCallback
 
 from gama.data.dataset import EpochDataset
-from gama.errors import GamaError
+from gama.errors import CheckpointError, GamaError
 from gama.training import checkpoints
 from gama.training.grouping import LengthGrouped
 from gama.training.metrics import StepNumbers
@@ -108,7 +110,35 @@ class StageTrainer(Trainer):
         checkpoints.write_weights(self.model, state_dict if state_dict is not None else self.model.state_dict(), folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoints.read_weights(model or self.model, Path(resume_from_checkpoint))
+        with _reading(resume_from_checkpoint, checkpoints.WEIGHTS):
+            checkpoints.read_weights(model or self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "optimizer.pt or scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
+
+
+@contextmanager
+def _reading(checkpoint: str | None, files: str) -> Iterator[None]:
+    """A part of a checkpoint that cannot be loaded is named, and nothing in it is ever run."""
+    try:
+        yield
+    except GamaError:
+        raise
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{checkpoint}: {files} holds something else than numbers, and was not loaded",
+            "put the file back that the run wrote, or train anew into another --output",
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: {files} cannot be loaded: {' '.join(str(error).split())[:200]}",
+            "put the file back that the run wrote, or train anew into another --output",
+        ) from error
 
 
 def _left(output: Path) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from gama.atomic import write_errors, write_text
 from gama.errors import GamaError
 from gama.training.checkpoints import last_checkpoint
-from gama.training.files import replace_text
 
 METRICS = "metrics.jsonl"
 
@@ -76,7 +76,7 @@ class MetricsLog(TrainerCallback):
         self.begun = time.monotonic()
         if self.path.exists() and state.is_world_process_zero:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            replace_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= state.global_step))
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= state.global_step))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         self.loss = self.numbers.own_loss(args.world_size)
@@ -95,7 +95,7 @@ class MetricsLog(TrainerCallback):
             line["grad_norm"] = float(self.numbers.grad_norm)
         line["rows_per_s"] = round(rows / max(now - self.begun, 1e-9), 3)
         self.begun = now
-        with self.path.open("a", encoding="utf-8") as file:
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **line}) + "\n")
         if self.watch is not None:
             self.watch(state.global_step, state.max_steps, line)
@@ -115,5 +115,5 @@ def _step(line: str) -> float:
     """The step of a line of metrics; infinity for a line that was cut short when a run was killed."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

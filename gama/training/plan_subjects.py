@@ -12,6 +12,7 @@ from gama.checkpoints.bundled import model_folder
 from gama.model.configuration import GamaConfig
 from gama.model.processing import GamaProcessor
 from gama.training.curriculum import DATA, Step
+from gama.training.model_config import model_config
 from gama.training.planning import Subject
 from gama.training.recipe import Recipe, check_training, read_recipe
 from gama.training.scene_sets import MANIFEST
@@ -29,7 +30,7 @@ def subject_of(step: Step) -> Subject:
         folder = _stand_in(recipe, step.file)
     promised = {str(DATA / made.name / MANIFEST): made.count for made in step.makes}
     if folder is None:
-        return Subject(recipe, _config(_described(recipe, step.file)), None, promised)
+        return Subject(recipe, model_config(_described(recipe, step.file)), None, promised)
     config = GamaConfig.from_pretrained(folder)
     return Subject(recipe, config, _processor(folder), promised, _mapped(step, folder, config))
 
@@ -67,7 +68,3 @@ def _stand_in(recipe: Recipe, file: Path) -> Path | None:
 def _described(recipe: Recipe, file: Path) -> dict[str, Any]:
     """The sizes that a stage or one of its parents names; none are those of the released model."""
     return next((dict(r.model) for r in _ancestors(recipe, file) if "text_config" in r.model), {})
-
-
-def _config(sizes: dict[str, Any]) -> GamaConfig:
-    return GamaConfig(**sizes)

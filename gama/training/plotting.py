@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gama.atomic import make_folder, replacing
 from gama.errors import GamaError, MissingPackageError
+from gama.text import shown
 
 _METRICS = "metrics.jsonl"
 _SMOOTHED = 50  # a curve is drawn as the mean of about this many pieces beside its faint points
@@ -42,7 +44,8 @@ def read_curve(run: Path) -> Curve:
     file = run / _METRICS if run.is_dir() else run
     if not file.is_file():
         raise GamaError(f"{run}: no run of gama train: {_METRICS} is not there", "give its output folder")
-    lines = [line for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if (line := _line(text))]
+    texts = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for number, text in enumerate(texts, 1) if (line := _line(text, f"{file}: line {number}"))]
     if not lines:
         raise GamaError(f"{file}: no step is written in it yet")
     return Curve(
@@ -54,13 +57,25 @@ def read_curve(run: Path) -> Curve:
     )
 
 
-def _line(text: str) -> dict[str, Any] | None:
-    """One line of metrics; None for one that a running or killed process has not finished."""
+def _line(text: str, where: str) -> dict[str, Any] | None:
+    """One line of metrics; None for one that a running or killed process has not finished.
+
+    Raises:
+        GamaError: for numbers that are none.
+    """
     try:
         line = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and {"step", "loss"} <= set(line) else None
+    if not isinstance(line, dict) or not {"step", "loss"} <= set(line):
+        return None
+    for key in ("step", "loss", "learning_rate", "eval_loss"):
+        value = line.get(key, 0)
+        if not isinstance(value, (int, float)) or abs(value) > sys.float_info.max:
+            raise GamaError(f"{where}: {key!r} is {shown(value)}, expected a number")
+    if not 0 <= line["step"] == line["step"] // 1:
+        raise GamaError(f"{where}: 'step' is {shown(line['step'])}, expected a whole number")
+    return line
 
 
 def in_a_row(curves: Sequence[Curve]) -> list[int]:
@@ -112,13 +127,11 @@ def draw(curves: Sequence[Curve], out: Path, *, overlay: bool = False) -> None:
     above.legend(fontsize=8)
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    make_folder(out.parent)
     try:
-        figure.savefig(partial, format=kind, dpi=110, bbox_inches="tight")
-        os.replace(partial, out)
+        with replacing(out) as partial:
+            figure.savefig(partial, format=kind, dpi=110, bbox_inches="tight")
     finally:
-        partial.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

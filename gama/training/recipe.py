@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
-
+from gama import plain_yaml
 from gama.bitsandbytes_import import import_bitsandbytes
 from gama.errors import MissingPackageError, RecipeError
+from gama.text import shown
+from gama.training.recipe_ranges import MOST, RANGES, out_of_range
 from gama.training.recipe_values import Unfit, fit
 
 Objective = Literal["text", "tagging", "naming", "answer"]
@@ -179,19 +180,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RecipeError: naming the file and what is wrong with it.
     """
     try:
-        raw = _plain_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}", _PLAIN) from None
+        raw = plain_yaml.read(path)
+    except plain_yaml.PlainYamlError as error:
+        raise RecipeError(f"{path}: {error}", _PLAIN) from None
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise RecipeError(f"{path}: expected keys and values, found {type(raw).__name__}")
     return raw
-
-
-def _plain_yaml(text: str) -> Any:
-    tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
-    if tag is not None:
-        raise yaml.YAMLError(f"line {tag.start_mark.line + 1} carries the tag {''.join(filter(None, tag.value))!r}")
-    return yaml.safe_load(text)
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -207,9 +201,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
             raise RecipeError(f"--set {key}: {section!r} is no section")
         target = target[section]
     try:
-        target[name] = _plain_yaml(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {key}: {value!r} is not a plain YAML value") from None
+        target[name] = plain_yaml.parse(value)
+    except plain_yaml.PlainYamlError:
+        raise RecipeError(f"--set {key}: {shown(value)} is not a plain YAML value") from None
 
 
 def training_kinds() -> dict[str, Any]:
@@ -235,24 +229,31 @@ def _build(raw: dict[str, Any], path: Path) -> Recipe:
         if section in values:
             values[section] = _section(kind, values[section], section, path)
     values["starts_from"] = parent_names(raw, path)
-    if values.get("objective") not in get_args(Objective):
-        raise RecipeError(
-            f"{path.name}: objective is {values.get('objective')!r}, expected one of {', '.join(get_args(Objective))}"
-        )
+    if (objective := values.get("objective")) not in get_args(Objective):
+        expected = ", ".join(get_args(Objective))
+        raise RecipeError(f"{path.name}: objective is {shown(objective)}, expected one of {expected}")
     for name, kind in {"name": str, "otherwise": str, "model": dict[str, Any], "trainable": tuple[str, ...]}.items():
         if name in values:
             values[name] = fitted(values[name], kind, f"{path.name}: {name}")
     if values.get("save", "merged") not in get_args(Save):
-        raise RecipeError(f"{path.name}: save is {values['save']!r}, expected one of {', '.join(get_args(Save))}")
+        raise RecipeError(f"{path.name}: save is {shown(values['save'])}, expected one of {', '.join(get_args(Save))}")
     if values.get("quant", "none") not in get_args(Quant):
         given, known_kinds = values["quant"], ", ".join(get_args(Quant))
-        raise RecipeError(f"{path.name}: quant is {given!r}, expected one of {known_kinds}")
+        raise RecipeError(f"{path.name}: quant is {shown(given)}, expected one of {known_kinds}")
     for part in values.get("trainable", ()):
         if part not in get_args(Part):
             raise RecipeError(f"{path.name}: trainable: no part {part!r}{_nearest(part, get_args(Part))}")
-    recipe = Recipe(**values, training=training)
+    recipe = Recipe(**values, training=_numbers(training, path))
     _check(recipe, path)
     return recipe
+
+
+def _numbers(training: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The training arguments with their numbers checked; the others are for transformers to know."""
+    numbers = {k: fitted(v, RANGES[k].kind, f"{path.name}: {k}") for k, v in training.items() if k in RANGES}
+    for key, value, expected in out_of_range(numbers):
+        raise RecipeError(f"{path.name}: {key} is {shown(value)}, expected {expected}")
+    return training | numbers
 
 
 def parent_names(raw: Mapping[str, Any], path: Path) -> dict[str, str]:
@@ -261,7 +262,7 @@ def parent_names(raw: Mapping[str, Any], path: Path) -> dict[str, str]:
     names = dict.fromkeys(_PARTS, given) if isinstance(given, str) else given
     if names and (not isinstance(names, dict) or set(names) != set(_PARTS)):
         raise RecipeError(
-            f"{path.name}: starts_from is {given!r}, expected the name of a stage",
+            f"{path.name}: starts_from is {shown(given)}, expected the name of a stage",
             "or one stage for each part: {audio_tower: encoder, language_model: language}",
         )
     return {part: fitted(name, str, f"{path.name}: starts_from.{part}") for part, name in names.items()}
@@ -272,23 +273,24 @@ def _check(recipe: Recipe, path: Path) -> None:
     from gama.data.scenes.questions import TASKS
 
     data, loss, lora = recipe.data, recipe.loss, recipe.lora or Lora()
+    least = int(recipe.objective == "text")
     bounds = {
-        "data.scenes": (data.scenes, data.scenes >= (recipe.objective == "text"), "1 or more for objective text"),
-        "data.questions": (data.questions, data.questions >= 1, "1 or more"),
-        "data.cutoff": (data.cutoff, data.cutoff >= 2, "2 or more"),
-        "data.samples": (data.samples, data.samples >= 0, "0 or more"),
+        "data.scenes": (data.scenes, least <= data.scenes <= MOST, "1 or more for objective text"),
+        "data.questions": (data.questions, 1 <= data.questions <= 4096, "1 or more, up to 4096"),
+        "data.cutoff": (data.cutoff, 2 <= data.cutoff <= MOST, "2 or more"),
+        "data.samples": (data.samples, 0 <= data.samples <= MOST, "0 or more"),
         "data.validation": (data.validation, not isinstance(data.validation, float) or 0 < data.validation < 1, _SHARE),
         "data.augmentation": (data.augmentation, 0 <= data.augmentation <= 1, "0 to 1"),
         "loss.key_weight": (loss.key_weight, loss.key_weight > 0, "more than 0"),
         "loss.naming": (loss.naming, loss.naming >= 0, "0 or more"),
         "loss.hearing": (loss.hearing, loss.hearing >= 0, "0 or more"),
-        "lora.r": (lora.r, lora.r >= 1, "1 or more"),
-        "lora.alpha": (lora.alpha, lora.alpha >= 1, "1 or more"),
+        "lora.r": (lora.r, 1 <= lora.r <= 65_536, "1 or more, up to 65536"),
+        "lora.alpha": (lora.alpha, 1 <= lora.alpha <= MOST, "1 or more"),
         "lora.dropout": (lora.dropout, 0 <= lora.dropout < 1, "0 to less than 1"),
     }
     for key, (value, fits, expected) in bounds.items():
         if not fits:
-            raise RecipeError(f"{path.name}: {key} is {value}, expected {expected}")
+            raise RecipeError(f"{path.name}: {key} is {shown(value)}, expected {expected}")
     if data.validation is not None and recipe.objective == "text":
         raise RecipeError(f"{path.name}: data.validation is {data.validation}, and objective text has no clips to keep")
     if recipe.quant != "none" and {"decoder", "language_model"} & set(recipe.trainable):
@@ -314,7 +316,7 @@ def _beside(path: Path, name: str) -> Any:
 def _section(kind: type, raw: Any, name: str, path: Path) -> Any:
     kinds = get_type_hints(kind)
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path.name}: {name!r} is {raw!r}, expected keys and values")
+        raise RecipeError(f"{path.name}: {name!r} is {shown(raw)}, expected keys and values")
     for key in raw:
         if key not in kinds:
             raise RecipeError(f"{path.name}: unknown key {name}.{key}{_nearest(str(key), kinds)}")
@@ -330,7 +332,7 @@ def fitted(value: Any, kind: Any, what: str) -> Any:
     try:
         return fit(value, kind)
     except Unfit as error:
-        raise RecipeError(f"{what} is {value!r}, expected {error}") from None
+        raise RecipeError(f"{what} is {shown(value)}, expected {error}") from None
 
 
 def _nearest(key: str, names: Collection[str]) -> str:

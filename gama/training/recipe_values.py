@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from gama.text import lone_surrogate
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
@@ -42,6 +44,8 @@ def fit(value: Any, kind: Any) -> Any:
         return value
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
         raise Unfit(words)
+    if plain is str and lone_surrogate(value) is not None:
+        raise Unfit("text, and it holds half of a surrogate pair")
     return value
 
 
@@ -60,7 +64,7 @@ def _number(value: Any) -> float:
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise Unfit(_WORDS[float]) from None
         if math.isfinite(number):
             return number

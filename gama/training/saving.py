@@ -15,6 +15,7 @@ from gama.checkpoints.apart import ADAPTER, BASE, TOWER, Base, base_record
 from gama.checkpoints.file_hashes import record
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
+from gama.training.checkpoints import FINAL
 from gama.training.files import move_in
 from gama.training.stages import has_lora
 
@@ -66,7 +67,7 @@ def _as_stored(config: Path, base: Path) -> None:
 
 
 def _emptied(output: Path) -> Path:
-    partial = output / ".final.tmp"
+    partial = output / FINAL
     shutil.rmtree(partial, ignore_errors=True)
     return partial
 

@@ -106,7 +106,7 @@ def supply(sets: SceneSets, manifests: Iterable[str], data: Path) -> Supply:
 
 
 def write(scene_set: SceneSet, data: Path, progress: Callable[[int], None] | None = None) -> None:
-    """Write a set below ``data``; what an interrupted call left is finished."""
+    """Write a set below ``data``; what an interrupted call left is finished, what another process writes waited for."""
     from gama.data.scenes.prepare import write_scenes
 
     real = data / scene_set.recordings / MANIFEST if scene_set.recordings else None
@@ -117,4 +117,5 @@ def write(scene_set: SceneSet, data: Path, progress: Callable[[int], None] | Non
         real=real,
         real_share=scene_set.real_share,
         progress=progress,
+        shared=True,
     )

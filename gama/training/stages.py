@@ -16,9 +16,9 @@ from gama.errors import MissingPackageError, RecipeError
 from gama.export.adapter import CONFIG as ADAPTER_CONFIG
 from gama.export.adapter import Adapter, apply, read_adapter
 from gama.inference.loading import load_model
-from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaFeatureExtractor, GamaProcessor
+from gama.training.model_config import model_config, recipe_errors
 from gama.training.recipe import Lora, Recipe
 
 TOKENIZER_SEED = 7
@@ -162,20 +162,25 @@ def _loaded(source: Path, recipe: Recipe) -> tuple[GamaForConditionalGeneration,
 
 
 def from_nothing(model: Mapping[str, Any], seed: int) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
-    """A model of random weights and a tokenizer trained on the words of scenes."""
+    """A model of random weights and a tokenizer trained on the words of scenes.
+
+    Raises:
+        RecipeError: for sizes that make no model.
+    """
     import tempfile
 
     from transformers import AutoTokenizer
 
     from gama.data.tokenizer import corpus, train_tokenizer
 
-    vocabulary = int(model["text_config"]["vocab_size"])
+    vocabulary = model_config(model).text_config.vocab_size
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(corpus(TOKENIZER_SEED, TOKENIZER_TEXTS), vocab_size=vocabulary, out=Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(seed)
-    config = GamaConfig(**{**model, "audio_token_id": tokenizer.convert_tokens_to_ids("<audio>")})
-    gama = GamaForConditionalGeneration(config)
+    config = model_config(model, audio_token_id=tokenizer.convert_tokens_to_ids("<audio>"))
+    with recipe_errors():
+        gama = GamaForConditionalGeneration(config)
     extractor = GamaFeatureExtractor(
         feature_size=config.encoder_config.num_mel_bins, num_frames=config.encoder_config.num_frames
     )

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerState, TrainingArguments, set_seed
 
+from gama.atomic import make_folder, write_text
 from gama.checkpoints.apart import base_of
 from gama.data.collator import AnswerCollator, NamingCollator, TaggingCollator, TranscriptIds
 from gama.data.dataset import ClipDataset, EpochDataset, SymbolicScenes
 from gama.errors import MissingPackageError, RecipeError
+from gama.locks import locked
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
-from gama.processes import first_process_first
+from gama.processes import first_process_first, rank
 from gama.products import quicken
 from gama.training import checkpoints, stages
 from gama.training.curriculum import check_output
 from gama.training.ends import clear_ends
-from gama.training.files import replace_text
 from gama.training.held_out import Chosen, split, still
 from gama.training.integrations import require_packages
 from gama.training.kept import halve, is_halved, keep
@@ -49,6 +52,8 @@ from gama.training.recipe import Recipe
 from gama.training.saving import save, save_apart
 from gama.training.validation import Show, Validation
 
+logger = logging.getLogger(__name__)
+
 _COMMON_WORDS = ("quiet", "end", "none", "noise")
 
 
@@ -61,6 +66,7 @@ def run(
     resume: bool = False,
     watch: Watch | None = None,
     show: Show | None = None,
+    note: Callable[[str], None] = logger.warning,
 ) -> None:
     """Train a stage and write its model into ``output``.
 
@@ -69,29 +75,34 @@ def run(
         output: folder of the run: ``checkpoint-STEP/``, ``metrics.jsonl``, ``recipe.yaml`` and the final model.
         parents: see :func:`gama.training.stages.start`.
         features: folder of the feature cache.
-        resume: continue from the last whole checkpoint.
+        resume: continue from the last whole checkpoint. Damaged ones are reported and stay where they are.
         watch: shown the progress.
         show: shown the answers to held-out questions.
+        note: told of damaged checkpoints and where the run goes on for that reason, and of empty answers.
 
     Raises:
         RecipeError: when ``output`` holds a run and ``resume`` is not asked for, for a wrong training argument, or
             where parent, rows or recipe are no longer those that the run began with.
+        CheckpointError: where the run has checkpoints and none of them is whole; nothing is changed.
         MissingPackageError: for a tracker or DeepSpeed that is not installed; nothing is written.
         ManifestError, AudioError: for data that cannot be used.
+        LockedError: where another process trains into ``output``.
         GamaError: where loss or gradients are no longer numbers, or the disk is full.
     """
     check_output(output, resume)
     require_packages(recipe)
     arguments = _arguments(recipe, output)
-    checkpoint = checkpoints.last_checkpoint(output) if resume else None
-    if checkpoint is not None:
-        require_same_recipe(checkpoint, recipe)
-    with clear_ends(output):
-        output.mkdir(parents=True, exist_ok=True)
+    with clear_ends(output), _sole_writer(output):
+        check_output(output, resume)  # once more: another run may have begun since
+        checkpoint, damaged = checkpoints.resumable(output) if resume else (None, [])
+        for fault in damaged:
+            note(f"{fault}; it stays where it is, and the run goes on from {checkpoint and checkpoint.name}")
+        if checkpoint is not None:
+            require_same_recipe(checkpoint, recipe)
         set_seed(arguments.seed)  # adapters and heads are drawn before the Trainer seeds
         gama, processor = _model(recipe, parents)
         with first_process_first():  # it computes the features that the others read
-            dataset, held_out = _datasets(recipe, features, arguments)
+            dataset, held_out = _datasets(recipe, features, arguments, note)
         objective, collator = _objective(recipe, gama, processor, arguments.seed)
         if isinstance(objective, Answering) and recipe.data.keep_frozen:
             objective.layout = keep(gama.audio_tower, dataset, features, bf16=arguments.bf16, device=arguments.device)
@@ -102,7 +113,7 @@ def run(
             require_same_origin(checkpoint, lineage)
         if arguments.should_save:
             checkpoints.sweep(output, arguments.save_total_limit)
-            replace_text(output / RECIPE, recipe_text(recipe))
+            write_text(output / RECIPE, recipe_text(recipe))
         numbers = StepNumbers()
         trainer = StageTrainer(
             model=objective,
@@ -129,6 +140,14 @@ def run(
                 gama.load_state_dict(state, strict=False)
             gama.config.lineage = [*gama.config.lineage, lineage.entry(steps)]
             _write(recipe, gama, processor, output, parents)
+
+
+@contextmanager
+def _sole_writer(output: Path) -> Iterator[None]:
+    """Keep every other run out of a folder; the first of several processes does so for all of them."""
+    make_folder(output)
+    with locked(output, "this run", inside=True) if rank() == 0 else nullcontext():
+        yield
 
 
 def _model(recipe: Recipe, parents: Mapping[str, Path]) -> tuple[GamaForConditionalGeneration, GamaProcessor]:
@@ -203,7 +222,7 @@ def _arguments(recipe: Recipe, output: Path) -> TrainingArguments:
 
 
 def _datasets(
-    recipe: Recipe, features: Path, arguments: TrainingArguments
+    recipe: Recipe, features: Path, arguments: TrainingArguments, note: Callable[[str], None]
 ) -> tuple[EpochDataset, ClipDataset | Chosen | None]:
     """What the stage trains on, and what it is tested on while it does."""
     data = recipe.data
@@ -211,6 +230,9 @@ def _datasets(
         scenes = SymbolicScenes(data.scenes, seed=arguments.seed, questions=data.questions, tasks=data.tasks)
         return scenes, None
     clips = _clips(recipe, data.manifests, features, arguments)
+    if empty := clips.empty_answers:
+        what = f"{len(empty)} row(s) have an empty answer and teach the model to say nothing"
+        note(f"{what}: {clips.rows.where(empty)}; gama prepare check MANIFEST --out CLEAN leaves them out")
     if isinstance(data.validation, str):
         return clips, still(_clips(recipe, [data.validation], features, arguments))
     return (clips, None) if data.validation is None else split(clips, data.validation)

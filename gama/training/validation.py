@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from gama.atomic import write_errors, write_text
 from gama.data.collator import AnswerCollator
 from gama.data.dataset import ClipDataset, Item
-from gama.training.files import replace_text
 from gama.training.held_out import Chosen
 from gama.training.objectives import Answering, TrainingObjective
 
@@ -71,7 +71,7 @@ class Validation(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            replace_text(self._file, "".join(line for line in lines if _step(line) <= state.global_step))
+            write_text(self._file, "".join(line for line in lines if _step(line) <= state.global_step))
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, float] | None = None, **kwargs: Any
@@ -82,7 +82,7 @@ class Validation(TrainerCallback):
         if args.fsdp or args.deepspeed:
             return  # their weights lie in pieces in all processes: an answer would need all of them
         for sample in self._samples(state.global_step):
-            with self._file.open("a", encoding="utf-8") as file:
+            with write_errors(self._file), self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
             if self.show is not None:
                 self.show(sample)
@@ -132,12 +132,12 @@ def add_to_step(metrics: Path, step: int, values: Mapping[str, float]) -> None:
     lines = metrics.read_text(encoding="utf-8").splitlines()
     if lines and _step(lines[-1]) == step:
         lines[-1] = json.dumps(json.loads(lines[-1]) | dict(values))
-        replace_text(metrics, "".join(f"{line}\n" for line in lines))
+        write_text(metrics, "".join(f"{line}\n" for line in lines))
 
 
 def _step(line: str) -> float:
     """The step of a line; infinity for one that was cut short."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

@@ -85,7 +85,7 @@ def test_what_is_overwritten(talked: Session, clips: Path) -> None:
     assert isinstance(does(talked, "/save mine.md")[0], Note)  # a transcript may be saved again
     assert "six" in Path("mine.md").read_text()
     assert "txt was given" in failure(does(talked, "/save talk.txt"))
-    assert "No such file" in failure(does(talked, "/save nowhere/talk.md"))
+    assert "does not exist" in failure(does(talked, "/save nowhere/talk.md"))
     assert sorted(p.name for p in Path().iterdir() if p.suffix == ".tmp") == []
 
 

@@ -341,9 +341,11 @@ def test_a_killed_conversion_leaves_no_folder_of_the_name(stage: Path, base: Pat
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=False)
     assert done.returncode == -9
-    assert [bool(re.fullmatch(r"\.out\.partial-.+", path.name)) for path in tmp_path.iterdir()] == [True]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert re.fullmatch(r"\.out\.lock \.out\.partial-\S+", " ".join(left))
     convert(Request(audio=(stage,), base=base), tmp_path / "out")
     assert (tmp_path / "out" / "config.json").is_file()
+    assert not (tmp_path / ".out.lock").exists()
 
 
 def test_what_exists_is_not_overwritten(stage: Path, base: Path, tmp_path: Path) -> None:

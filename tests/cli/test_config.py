@@ -131,7 +131,9 @@ def test_an_unknown_key_is_refused(run: Run) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [("model = ", "not TOML"), ("colour = 1", "no key 'colour'"), ("temperature = 'x'", "temperature"),
-     ("model = ['a']", "model is list"), ("model = \"\xff\"", "not TOML")],
+     ("model = ['a']", "model is list"), ("model = \"\xff\"", "not TOML"),
+     ("a = " + "{b=" * 3000, "not TOML"), ("x = " + "9" * 6000, "not TOML: Exceeds the limit"),
+     ("#" * 70_000, "is larger than 64 KiB")],
 )  # fmt: skip
 def test_a_broken_file_is_named_and_can_be_mended(run: Run, asked: None, content: str, message: str) -> None:
     path().parent.mkdir()

@@ -35,4 +35,7 @@ def test_a_plan_in_lines_and_as_values(runner: CliRunner, stage: Path) -> None:
 def test_what_makes_no_plan(runner: CliRunner, stage: Path) -> None:
     assert "is no size of a memory" in runner.invoke(cli, ["plan", "mine", "--gpu", "big"]).stderr
     assert "did you mean 'max_steps'" in runner.invoke(cli, ["plan", "mine", "--set", "max_step=3"]).stderr
+    zero = runner.invoke(cli, ["plan", "mine", "--set", "per_device_train_batch_size=0"])
+    assert (zero.exit_code, zero.stdout) == (1, "")
+    assert zero.stderr == "error: stage1.yaml: per_device_train_batch_size is 0, expected 1 or more\n"
     assert "no recipe 'minnie'" in runner.invoke(cli, ["plan", "minnie"]).stderr

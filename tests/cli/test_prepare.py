@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from gama_cli.main import cli
@@ -82,3 +84,41 @@ def test_an_unknown_command_is_one_line(runner: CliRunner) -> None:
     result = runner.invoke(cli, ["prepare", "fsd5"])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: no command or data set 'fsd5'; did you mean 'fsd50k'? (see ")
+
+
+@pytest.fixture
+def malformed(tmp_path: Path) -> Path:
+    """A manifest whose second and third row are malformed."""
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, rng.normal(0, 0.1, 8000), 16000)
+    rows: list[object] = [
+        {"audio_id": "a.wav", "instruction": "q", "output": "a"},
+        {"audio_id": "a.wav", "instruction": "q", "output": "\ud83d"},
+        7,
+        {"audio_id": "b.wav", "instruction": "q", "output": "b"},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    return tmp_path / "rows.json"
+
+
+def left_out(stderr: str, manifest: Path) -> None:
+    assert f"warning: {manifest}: row 2: 'output' holds half of a surrogate pair" in stderr
+    assert f"warning: {manifest}: row 3 is int, expected an object" in stderr
+    assert "warning: 2 malformed row(s) were left out; gama prepare check lists them" in stderr
+
+
+def test_features_of_the_other_rows(runner: CliRunner, malformed: Path, tmp_path: Path) -> None:
+    words = ["prepare", "features", str(malformed), "--out", str(tmp_path / "features"), "--workers", "1"]
+    done = runner.invoke(cli, words)
+    assert done.exit_code == 1
+    left_out(done.stderr, malformed)
+    assert f"2 of 2 clips in {tmp_path / 'features'}, 2 computed now" in done.stderr
+
+
+def test_the_other_rows_are_mixed(runner: CliRunner, malformed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed.json"
+    done = runner.invoke(cli, ["prepare", "combine", str(malformed), "--out", str(out)])
+    assert done.exit_code == 1
+    left_out(done.stderr, malformed)
+    assert sorted(row["output"] for row in json.loads(out.read_text())) == ["a", "b"]

@@ -88,6 +88,8 @@ def test_a_stage_from_start_to_end(gama: Gama, tmp_path: Path) -> None:
         ("max_step=3", "unknown key 'max_step'; did you mean 'max_steps'?"),
         ("data.scenes=0", "data.scenes is 0, expected 1 or more for objective text"),
         ("name", "--set 'name' is not key=value"),
+        ("per_device_train_batch_size=0", "per_device_train_batch_size is 0, expected 1 or more"),
+        ("max_steps=0", "max_steps is 0, expected 1 or more, or -1 for num_train_epochs"),
     ],
 )
 def test_wrong_settings(

@@ -47,6 +47,7 @@ def manifest(tmp_path: Path) -> Path:
     sound(tmp_path / "slow.wav", rate=8000, seed=2)
     sound(tmp_path / "long.wav", 11, seed=3)
     sound(tmp_path / "blip.wav", 0.02, seed=4)
+    soundfile.write(tmp_path / "over.wav", np.linspace(-9, 9, 8000), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "copy.flac", soundfile.read(tmp_path / "good.wav")[0], 16000)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     rows = [
@@ -59,6 +60,7 @@ def manifest(tmp_path: Path) -> Path:
         row("slow.wav"),
         row("long.wav"),
         row("copy.flac"),
+        row("over.wav"),
         row("good.wav", output=" "),
         row("good.wav", instruction=""),
         row("good.wav", output="word " * 40),
@@ -76,11 +78,13 @@ def test_every_kind_is_found(manifest: Path) -> None:
     report = Checker([manifest], limits=Limits(tokens=30), count_tokens=words).run()
     once = set(KINDS) - {"both-sides", "malformed"}
     assert found(report) == dict.fromkeys(once, 1) | {"malformed": 2}
-    assert (report.rows, report.clips, report.kept, report.constant) == (14, 8, 6, 3)
-    assert report.examples["malformed"][0].detail == f"{manifest}: row 13: 'output' is None, expected text (" + (
+    assert (report.rows, report.clips, report.kept, report.constant) == (15, 9, 7, 3)
+    assert report.examples["malformed"][0].detail == f"{manifest}: row 14: 'output' is None, expected text (" + (
         "every row needs audio_id, instruction and output)"
     )
     assert report.examples["missing"][0].row == 3
+    over = manifest.with_name("over.wav")
+    assert report.examples["over-range"][0].detail == f"{over}: its samples reach 9 times full scale"
     assert json.loads(json.dumps(report.to_json()))["found"]["silent"]["rows"] == 1
 
 
@@ -89,7 +93,7 @@ def test_the_cleaned_manifest_and_what_was_dropped(manifest: Path, tmp_path: Pat
     report = Checker([manifest], limits=Limits(tokens=30), count_tokens=words).run(out)
     kept = read(out)
     assert [r.audio.name if r.audio else None for r in kept] == [
-        *("good.wav", None, "slow.wav", "long.wav", "copy.flac", "good.wav")
+        *("good.wav", None, "slow.wav", "long.wav", "copy.flac", "over.wav", "good.wav")
     ]
     assert all(r.audio is None or r.audio.is_file() for r in kept)
     dropped = [json.loads(line) for line in dropped_beside(out).read_text().splitlines()]
@@ -97,7 +101,7 @@ def test_the_cleaned_manifest_and_what_was_dropped(manifest: Path, tmp_path: Pat
     assert [list(d["reasons"]) for d in dropped[:4]] == [["missing"], ["unreadable"], ["too-short"], ["silent"]]
     assert (dropped[0]["row"], dropped[0]["record"]["audio_id"]) == (3, "gone.wav")
     again = Checker([out], limits=Limits(tokens=30), count_tokens=words).run()
-    assert again.kept == again.rows == 6
+    assert again.kept == again.rows == 7
 
 
 def test_clips_beside_a_cleaned_manifest_stay_relative(manifest: Path) -> None:
@@ -107,8 +111,8 @@ def test_clips_beside_a_cleaned_manifest_stay_relative(manifest: Path) -> None:
 
 
 def test_kinds_to_drop_are_a_choice(manifest: Path) -> None:
-    assert Checker([manifest], drop=["wrong-rate"]).run().kept == 13
-    assert Checker([manifest], drop=[]).run().kept == 14
+    assert Checker([manifest], drop=["wrong-rate"]).run().kept == 14
+    assert Checker([manifest], drop=[]).run().kept == 15
 
 
 @pytest.mark.parametrize(
@@ -178,14 +182,14 @@ def test_the_command(runner: CliRunner, manifest: Path, tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["found", "rows", "dropped", "the", "first"]
     assert lines[-2:] == [
-        "14 rows, 8 clips; 6 rows kept",
+        "15 rows, 9 clips; 7 rows kept",
         "the original would have trained on a constant spectrogram in 3 rows",
     ]
     out = tmp_path / "clean.json"
     result = runner.invoke(cli, [*words, "--json", "--out", str(out)])
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["kept"] == 6
-    assert result.stderr == f"wrote 6 rows to {out}, 8 to {tmp_path / 'clean.dropped.jsonl'}\n"
+    assert json.loads(result.stdout)["kept"] == 7
+    assert result.stderr == f"wrote 7 rows to {out}, 8 to {tmp_path / 'clean.dropped.jsonl'}\n"
 
 
 def test_the_command_on_another_machines_paths(runner: CliRunner, tmp_path: Path) -> None:
@@ -197,3 +201,48 @@ def test_the_command_on_another_machines_paths(runner: CliRunner, tmp_path: Path
     assert (result.exit_code, result.stdout) == (0, "1 rows, 1 clips; 1 rows kept\n")
     assert "is not OLD=NEW" in runner.invoke(cli, [*words, "--map", "x"]).stderr
     assert "'dead' is none of malformed" in runner.invoke(cli, [*words, "--drop", "dead"]).stderr
+
+
+def test_half_a_surrogate_pair_is_a_malformed_row_and_the_others_are_kept(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    names = ["a.wav", "a.wav", "\ud83d.wav", "a\0.wav", "a.wav"]
+    outputs = ["A dog.", "A \ud83d dog.", "A dog.", "A dog.", "A \U0001f415."]
+    rows = [row(name, output=output) for name, output in zip(names, outputs, strict=True)]
+    out = tmp_path / "clean.json"
+    report = Checker([write(tmp_path / "rows.json", rows)]).run(out)
+    assert (found(report), report.kept) == ({"malformed": 3}, 2)
+    assert [r.output for r in read(out)] == ["A dog.", "A \U0001f415."]
+    dropped = [json.loads(line) for line in dropped_beside(out).read_text().splitlines()]
+    assert [(d["row"], d["record"]) for d in dropped] == [(n, rows[n - 1]) for n in (2, 3, 4)]
+    assert (
+        "row 2: 'output' holds half of a surrogate pair (\\ud83d) at character 3"
+        in report.examples["malformed"][0].detail
+    )
+    assert "not a name that a file can have" in report.examples["malformed"][1].detail
+
+
+def test_a_decoder_that_fails_in_an_unexpected_way_costs_one_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gama import audio
+
+    load = audio.load
+
+    def failing(path: Path, **options: Any) -> Any:
+        if Path(path).name == "b.wav":
+            raise IndexError("list index out of range")
+        return load(path, **options)
+
+    monkeypatch.setattr(audio, "load", failing)
+    for seed, name in enumerate(["a.wav", "b.wav"]):
+        sound(tmp_path / name, seed=seed)
+    report = Checker([write(tmp_path / "rows.json", [row("a.wav"), row("b.wav")])]).run()
+    assert (found(report), report.kept) == ({"unreadable": 1}, 1)
+    assert "b.wav: IndexError: list index out of range" in report.examples["unreadable"][0].detail
+
+
+def test_a_name_that_is_too_long_is_a_clip_that_cannot_be_read(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    report = Checker([write(tmp_path / "rows.json", [row("a" * 5000), row("a.wav")])]).run()
+    assert (found(report), report.kept) == ({"unreadable": 1}, 1)
+    assert report.examples["unreadable"][0].detail.endswith(": File name too long")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,97 @@ def test_a_manifest_is_written_again(folder: Path, tmp_path: Path) -> None:
     assert all(row.audio is None or row.audio.is_file() for row in read(out / "rows.json"))
 
 
+def test_samples_above_full_scale_are_scaled_and_not_cut_off(runner: CliRunner, folder: Path, tmp_path: Path) -> None:
+    """A float sine at 8 times full scale stays a sine; clipped to 16 bits it would be a square wave."""
+    sine = np.sin(np.arange(16000) * 0.1)
+    soundfile.write(folder / "loud.wav", 8 * sine, 16000, subtype="FLOAT")
+    soundfile.write(folder / "full.wav", np.sin(np.arange(8000) * 0.1), 16000, subtype="FLOAT")
+    out = tmp_path / "out"
+    result = runner.invoke(cli, ["prepare", "audio", str(folder), "--out", str(out), "--workers", "1"])
+    assert result.exit_code == 0
+    loud = audio.load(out / "audio" / "loud.flac").samples
+    assert np.abs(loud - sine / np.abs(sine).max()).max() < 2**-14
+    assert np.mean(np.abs(loud) > 0.999) < 0.05  # of a square wave: nearly all
+    peak = 8 * np.abs(sine).max()
+    assert (
+        f"warning: {folder / 'loud.wav'}: its samples reach {peak:.4g} times full scale; scaled down by"
+        in result.stderr
+    )
+    assert "warning: 1 clip(s) lay above full scale and were scaled down, the loudest by 18.06 dB" in result.stderr
+    assert np.abs(audio.load(out / "audio" / "full.flac").samples).max() > 0.999
+
+
+def test_a_folder_of_links_keeps_their_names(tmp_path: Path) -> None:
+    blobs, data = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc" / "data"
+    blobs.mkdir(parents=True)
+    data.mkdir(parents=True)
+    soundfile.write(blobs / "17bddb", np.zeros(800), 16000, format="FLAC")
+    for name in ("a.flac", "b.flac"):
+        (data / name).symlink_to("../../../blobs/17bddb")
+    (data / "gone.flac").symlink_to("nowhere")
+    out = tmp_path / "out"
+    result = convert([data.parent], out)
+    assert names(out) == ["audio/data/a.flac", "audio/data/b.flac"]
+    assert result.failed == ((data / "gone.flac", f"{data / 'gone.flac'}: no such file"),)
+    manifest = tmp_path / "rows.json"
+    manifest.write_text(
+        json.dumps([{"audio_id": f"{data}/{n}", "instruction": "q", "output": n} for n in ("a.flac", "b.flac")])
+    )
+    convert([manifest], tmp_path / "again")
+    written = json.loads((tmp_path / "again" / "rows.json").read_text())
+    assert [row["audio_id"] for row in written] == ["audio/a.flac", "audio/b.flac"]
+
+
+def test_a_clip_above_a_linked_folder_is_found(tmp_path: Path) -> None:
+    """The folder above a link is that of what the link points to."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep", target_is_directory=True)
+    soundfile.write(tmp_path / "real" / "a.wav", np.zeros(800), 16000)
+    (tmp_path / "link" / "rows.json").write_text('[{"audio_id": "../a.wav", "instruction": "q", "output": "a"}]')
+    result = convert([tmp_path / "link" / "rows.json"], tmp_path / "out")
+    assert (result.done, result.failed) == (1, ())
+
+
+def test_malformed_rows_are_left_out_and_the_others_converted(runner: CliRunner, folder: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "rows.json", tmp_path / "out"
+    good = {"audio_id": "originals/a.wav", "instruction": "q", "output": "a"}
+    manifest.write_text(json.dumps([good, good | {"output": "\ud83d"}, 7, good | {"audio_id": "a\0b.wav"}]))
+    result = runner.invoke(cli, ["prepare", "audio", str(manifest), "--out", str(out), "--workers", "1"])
+    assert result.exit_code == 1
+    for number in (2, 3, 4):
+        assert f"{manifest}: row {number}" in result.stderr
+    assert "3 malformed row(s) were left out" in result.stderr
+    assert [r["audio_id"] for r in json.loads((out / "rows.json").read_text())] == ["audio/a.flac"]
+
+
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), OSError(5, "Input/output error")])
+def test_an_unexpected_failure_of_a_decoder_costs_one_clip(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    load = audio.load
+
+    def failing(path: Path, **options: object) -> audio.Waveform:
+        if path.name == "a.flac":
+            raise error
+        return load(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(audio, "load", failing)
+    result = convert([folder], tmp_path / "out")
+    assert result.done == 2
+    text = "IndexError: list index out of range" if isinstance(error, IndexError) else "Input/output error"
+    assert text in result.failed[0][1] and result.failed[0][1].startswith(f"{folder / 'a.flac'}: ")
+
+
+def test_a_full_disk_names_the_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(conversion, "encoded", full)
+    with pytest.raises(GamaError, match=r"out/audio/a\.flac\.flac: cannot be written: no space is left on the disk"):
+        convert([folder], tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
 def test_no_two_clips_share_a_file(tmp_path: Path) -> None:
     clips = [tmp_path / name for name in ("a.wav", "a.flac", "a.wav.flac", "b.wav")]
     jobs = conversion.planned(clips, tmp_path / "out", "flac")
@@ -102,13 +194,16 @@ def test_originals_are_never_written_over(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_leaves_no_half_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(file: Path, *_: object, **__: object) -> None:
-        Path(file).write_bytes(b"half")
+    partial: list[bool] = []
+
+    def stop(file: Path, **_: object) -> None:
+        partial.append(Path(file).is_file())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soundfile, "write", stop)
+    monkeypatch.setattr(os, "utime", stop)
     with pytest.raises(KeyboardInterrupt):
         convert([folder], tmp_path / "out")
+    assert partial == [True]
     assert names(tmp_path / "out") == []
 
 

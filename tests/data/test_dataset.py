@@ -138,3 +138,19 @@ def test_items_are_the_same_in_another_process(manifest: Path) -> None:
     assert data[0].questions  # opens the manifest
     again = pickle.loads(pickle.dumps(data))
     assert all(equal(data[i], again[i]) for i in range(3))
+
+
+def test_empty_answers_are_told_with_their_rows_and_empty_questions_refused(manifest: Path) -> None:
+    rows = json.loads(manifest.read_text())
+    rows[1]["output"] = ""  # of a clip whose questions are drawn from its truth
+    rows[3]["output"] = " "
+    manifest.write_text(json.dumps(rows))
+    data = dataset(manifest)
+    assert data.rows.where(data.empty_answers) == f"{manifest}: row 4"
+    assert len(dataset(manifest, packing=False).empty_answers) == 2
+    assert dataset(manifest, questions=0).empty_answers == []
+    rows[4]["instruction"] = "\t"
+    manifest.write_text(json.dumps(rows))
+    with pytest.raises(ManifestError, match=r"1 row\(s\) have an empty question: .*rows.json: row 5 \(gama prepare"):
+        dataset(manifest)
+    assert len(dataset(manifest, questions=0)) == 3

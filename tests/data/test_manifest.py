@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gama.data import json_stream
-from gama.data.manifest import by_clip, read, records, rows, writing
+from gama.data.manifest import Row, by_clip, entries, read, records, rows, usable, writing
 from gama.errors import ManifestError
 
 ROW = {"audio_id": "a.wav", "instruction": "What?", "output": "A dog."}
@@ -162,3 +162,59 @@ def test_rows_of_a_clip_come_together(path: Path) -> None:
     names = ["a", "b", "a", "empty", "empty"]
     path.write_text(json.dumps([ROW | {"audio_id": n, "output": str(i)} for i, n in enumerate(names)]))
     assert [[row.output for row in group] for group in by_clip(read(path))] == [["0", "2"], ["1"], ["3"], ["4"]]
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+        ("[" * 100_000, "nested too deep|longer than"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
+    ],
+    ids=["many digits", "open lists", "nested objects"],
+)
+def test_values_that_python_does_not_read(path: Path, text: str, message: str, lines: bool) -> None:
+    path.write_text(json.dumps(ROW) + "\n" + text if lines else f"[{json.dumps(ROW)},{text}]")
+    with pytest.raises(ManifestError, match=message):
+        read(path)
+
+
+def test_a_line_without_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_LONGEST", 2**20)
+    path.write_text('{"a": 1}\n{"audio_id": "' + "a" * 5 * 2**20)
+    with pytest.raises(ManifestError, match="a line is longer than 1048576 characters"):
+        list(records(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"duration": 1, "events": [[1]]}, "'events' cannot be read"),
+        ({"duration": 1, "events": {"a": 1}}, "'events' cannot be read"),
+        ({"duration": float("nan"), "events": []}, "'duration' is nan, expected seconds"),
+        ({"duration": -1, "events": []}, "'duration' is -1.0, expected seconds"),
+        ({"duration": 10**400, "events": []}, "'events' cannot be read: .int too large"),
+        ({"duration": 1, "events": [EVENT | {"label": ["dog"]}]}, "'events': no class"),
+        ({"duration": 1, "events": [EVENT | {"count": 10**400}]}, "'events': .*no span of numbers"),
+        ({"duration": 1, "events": [EVENT | {"onsets": ["0"]}]}, "'events': .*no span of numbers"),
+        ({"output": "half \ud83d"}, "'output' holds half of a surrogate pair"),
+        ({"audio_id": "a\0b"}, "'audio_id' is 'a.x00b', which is not a name that a file can have"),
+        ({"input": {"a": list(range(10**5))}}, "'input' is {'a': .0, 1, 2.*, expected text"),
+    ],
+)
+def test_odd_values_of_a_row(path: Path, change: dict[str, Any], message: str) -> None:
+    path.write_text(json.dumps([ROW | change]))
+    with pytest.raises(ManifestError, match=f"row 1: {message}") as caught:
+        read(path)
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+def test_malformed_rows_come_with_the_others(path: Path) -> None:
+    path.write_text(json.dumps([ROW, 7, ROW]))
+    assert [type(row) for _, row in entries(path)] == [Row, ManifestError, Row]
+    left_out: list[ManifestError] = []
+    assert len(list(usable(path, left_out.append))) == 2
+    assert [str(error)[-31:] for error in left_out] == ["row 2 is int, expected an object"[-31:]]
+    with pytest.raises(ManifestError, match="row 2 is int"):
+        list(usable(path))

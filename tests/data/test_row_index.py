@@ -114,3 +114,23 @@ def test_another_process_opens_for_itself(tmp_path: Path) -> None:
     del again
     if open_before:
         assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_row(tmp_path: Path) -> None:
+    """Before a run begins, and not by the tokenizer in its midst."""
+    path = tmp_path / "rows.json"
+    good = {"audio_id": "a.wav", "instruction": "q", "output": "a"}
+    path.write_text(json.dumps([good, good | {"output": "A \ud83d dog"}]))
+    with pytest.raises(ManifestError, match=r"rows\.json: row 2: 'output' holds half of a surrogate pair"):
+        RowIndex([path])
+
+
+def test_where_rows_stand(tmp_path: Path) -> None:
+    good = {"audio_id": "a.wav", "instruction": "q", "output": "a"}
+    first, second = tmp_path / "a.json", tmp_path / "b.jsonl"
+    first.write_text(json.dumps([good, good | {"output": " "}]))
+    second.write_text(json.dumps(good | {"output": ""}) + "\n" + json.dumps(good | {"instruction": ""}) + "\n")
+    index = RowIndex([first, second])
+    assert index.where(index.empty_answers) == f"{first}: row 2, {second}: row 1"
+    assert index.where(index.empty_questions) == f"{second}: row 2"
+    assert index.where([0] * 6).endswith(" …")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +24,8 @@ class Site:
         redirects: path -> where it sends.
         cuts: path -> after how many bytes each next answer breaks off; used up one by one.
         statuses: path -> what the next answers are; used up one by one.
+        raw: path -> a whole answer in pieces, sent as it is; then the connection ends.
+        listings: repository -> what is answered as JSON in place of its listing.
         requests: (method, path, headers) as they came.
         ranges: whether ranges are honoured.
     """
@@ -32,6 +34,8 @@ class Site:
     redirects: dict[str, str] = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
+    raw: dict[str, Iterable[bytes]] = field(default_factory=dict)
+    listings: dict[str, Any] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     ranges: bool = True
     etags: bool = True
@@ -76,7 +80,7 @@ def serve(site: Site) -> Iterator[Site]:
     class Handler(_Handler):
         served = site
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -86,6 +90,11 @@ def serve(site: Site) -> Iterator[Site]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Whoever is lied to may hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -102,7 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         site, path = self.served, urlsplit(self.path).path
         headers = {name.lower(): value for name, value in self.headers.items()}
         site.requests.append((self.command, path, headers))
-        if site.statuses.get(path):
+        if path in site.raw:
+            self._raw(site.raw[path])
+        elif site.statuses.get(path):
             self._plain(site.statuses[path].pop(0))
         elif path in site.redirects:
             self._plain(302, {"Location": site.redirects[path]})
@@ -123,13 +134,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def _raw(self, pieces: Iterable[bytes]) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # the other side hangs up when it has seen enough
+            for piece in pieces:
+                self.wfile.write(piece)
+
     def _api(self, path: str, headers: dict[str, str]) -> None:
         for name, repo in self.served.repos.items():
             if path.startswith(f"/api/{repo.kind}/{name}"):
-                rows: Any = repo.rows()
-                if "/tree/" not in path:
-                    rows = {"id": name, "sha": COMMIT, "siblings": rows, "private": False, "tags": [], "downloads": 0}
-                self._plain(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
+                listing = self.served.listings.get(name, {"id": name, "sha": COMMIT, "siblings": repo.rows()})
+                self._plain(200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
                 return
         self._plain(401, {"X-Error-Code": "RepoNotFound"})
 

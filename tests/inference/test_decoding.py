@@ -13,6 +13,7 @@ import gama
 from gama.checkpoints.bundled import model_folder
 from gama.errors import PromptError
 from gama.inference.decoding import Sampling, TextStream, decode
+from gama.model.key_values import CACHE
 
 STOP, VOCABULARY = 9, 10
 TEXTS = [
@@ -39,7 +40,7 @@ class Scripted:
         logits = torch.zeros(len(self.scripts), 1, VOCABULARY)
         for row, script in enumerate(self.scripts):
             logits[row, 0, script[made]] = 5.0
-        return SimpleNamespace(logits=logits, past_key_values=f"cache {made}")
+        return SimpleNamespace(logits=logits, **{CACHE: f"cache {made}"})
 
 
 class Fixed(Scripted):
@@ -50,7 +51,7 @@ class Fixed(Scripted):
         self.logits = logits
 
     def __call__(self, **step: Any) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.logits.expand(1, 1, -1), past_key_values=None)
+        return SimpleNamespace(logits=self.logits.expand(1, 1, -1), **{CACHE: None})
 
 
 def prompts(*rows: list[int]) -> dict[str, Any]:
@@ -89,9 +90,9 @@ def test_the_prompt_is_read_once_and_then_one_id_at_a_time() -> None:
     said(model, inputs, Sampling(3))
     first, second, third = model.steps
     assert first["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
-    assert "audio_features" in first and "past_key_values" not in first
+    assert "audio_features" in first and CACHE not in first
     assert second["input_ids"].tolist() == [[4], [7]] and third["input_ids"].tolist() == [[5], [8]]
-    assert [step["past_key_values"] for step in (second, third)] == ["cache 0", "cache 1"]
+    assert [step[CACHE] for step in (second, third)] == ["cache 0", "cache 1"]
     assert second["position_ids"].tolist() == [[3], [1]] and third["position_ids"].tolist() == [[4], [2]]
     assert second["attention_mask"].tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
     assert not {"audio_features", "audio_values"} & (set(second) | set(third))

@@ -116,11 +116,12 @@ def test_a_full_disk_is_told_once_and_stops_nothing(
         raise OSError(28, "No space left on device")
 
     store = PrefixStore(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with caplog.at_level(logging.WARNING):
         for number in range(3):
             store.save(MODEL, sound(number), Stored(VALUES))
-    assert caplog.text.count("prefixes are no longer kept there: No space left on device") == 1
+    assert caplog.text.count("prefixes are no longer kept there: ") == 1
+    assert caplog.text.count("cannot be written: no space is left on the disk") == 1
     assert not files(tmp_path)
 
 

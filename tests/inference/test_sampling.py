@@ -17,6 +17,7 @@ from gama.inference.hearing import asking
 from gama.inference.sampling import PRESETS, Sampling
 from gama.inference.steps import new_cache
 from gama.instant.language import penalised, probabilities
+from gama.model.key_values import CACHE
 
 CLIPS = [1, 2, 0, 1]  # of small.ROWS
 FBANK = small.fbanks(sum(CLIPS))
@@ -30,7 +31,7 @@ def model() -> Any:
 def inputs(model: Any, rows: list[int]) -> dict[str, Any]:
     """Some of the small rows, as the engine gives them to the loop."""
     ids, mask = small.left_padded([small.ROWS[row] for row in rows])
-    given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": new_cache(model)}
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, CACHE: new_cache(model)}
     parts = FBANK.split(CLIPS)
     if clips := [parts[row] for row in rows if CLIPS[row]]:
         with torch.no_grad():
@@ -74,11 +75,11 @@ def test_what_was_told_counts_where_the_loop_reads_the_rest_alone(model: Any) ->
     given = inputs(model, [0])
     begin = {**given, "input_ids": given["input_ids"][:, :-2], "attention_mask": given["attention_mask"][:, :-2]}
     with torch.no_grad():
-        cache = model(**begin, use_cache=True).past_key_values
+        cache = model(**begin, use_cache=True)[CACHE]
     rest = {
         "input_ids": given["input_ids"][:, -2:],
         "attention_mask": given["attention_mask"],
-        "past_key_values": cache,
+        CACHE: cache,
     }
     continued = [int(t) for t in decode(model, rest, Sampling(8, **options), [], told=[row])]
     assert continued == said(model, [0], **options)[0]
@@ -90,7 +91,7 @@ class Fixed:
     device, config = torch.device("cpu"), SimpleNamespace(audio_token_id=6)
 
     def __call__(self, **_: Any) -> SimpleNamespace:
-        return SimpleNamespace(logits=torch.tensor([[[0.1, 3.0, 2.0, 1.0, -5.0, 2.5]]]), past_key_values=None)
+        return SimpleNamespace(logits=torch.tensor([[[0.1, 3.0, 2.0, 1.0, -5.0, 2.5]]]), **{CACHE: None})
 
 
 def test_top_k_leaves_the_likeliest() -> None:

@@ -13,7 +13,7 @@ from gama.inference import steps
 from gama.inference.decoding import decode
 from gama.inference.sampling import Sampling
 from gama.inference.steps import FixedStep, GraphSteps, PlainSteps, new_cache
-from gama.model.key_values import RoomyLayer
+from gama.model.key_values import CACHE, RoomyLayer
 
 PROMPTS = [[1, 50, 51, 52, 53, 54], [1, 60], [1, 70, 71]]
 
@@ -28,9 +28,7 @@ def read(model: Any, rows: list[list[int]], cache: Any) -> tuple[Any, torch.Tens
     """Cache and mask after a prompt."""
     ids, mask = small.left_padded(rows)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    return model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache
-    ).past_key_values, mask
+    return model(input_ids=ids, attention_mask=mask, position_ids=positions, **{CACHE: cache})[CACHE], mask
 
 
 def keys(cache: Any) -> list[torch.Tensor]:
@@ -114,7 +112,7 @@ def test_a_recorded_step_says_the_same() -> None:
     ids, mask = (t.to("cuda") for t in small.left_padded(PROMPTS))
 
     def said() -> list[list[int]]:
-        given = {"input_ids": ids, "attention_mask": mask, "past_key_values": new_cache(model)}
+        given = {"input_ids": ids, "attention_mask": mask, CACHE: new_cache(model)}
         return [t.tolist() for t in decode(model, given, Sampling(20), [])]
 
     recorded = said()

@@ -17,7 +17,7 @@ from gama.bitsandbytes_import import import_bitsandbytes
 from gama.inference.decoding import decode
 from gama.inference.sampling import Sampling
 from gama.inference.steps import new_cache
-from gama.model.key_values import RoomyLayer
+from gama.model.key_values import CACHE, CACHE_NAMES, RoomyLayer
 from gama.quantization import kernels, layers, linear
 from gama.quantization.kernels import Kernel, Missing, kernel
 from gama.quantization.layers import CpuLlamaLayer
@@ -94,10 +94,10 @@ def answered(model: Any, cache: Any, rows: int = 1, prompt: int = 5, steps: int 
     """Logits of the prompt's last token and of the tokens after it, (rows, steps + 1, V)."""
     ids = torch.arange(rows * prompt).view(rows, prompt) + 3
     with torch.inference_mode():
-        logits = [model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits]
+        logits = [model(input_ids=ids, **{CACHE: cache}, logits_to_keep=1).logits]
         for token in range(steps):
             following = torch.full((rows, 1), 7 + token)
-            logits.append(model(input_ids=following, past_key_values=cache, **given).logits)
+            logits.append(model(input_ids=following, **{CACHE: cache}, **given).logits)
     return torch.cat(logits, dim=1)
 
 
@@ -147,7 +147,7 @@ def test_an_answer_passes_by_the_kernel(passed: list[int]) -> None:
     model = small.model(text_width=64)
     in_4_bits(model, model.language_model.model)
     ids = torch.tensor([[1, 50, 51, 52, 53]])
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": new_cache(model)}
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), CACHE: new_cache(model)}
     answer = [int(token) for token in decode(model, given, Sampling(max_new_tokens=4, temperature=0.0), stop_ids=())]
     assert len(answer) == 4 and passed == [5, 5, 6, 6, 7, 7]
 
@@ -170,7 +170,7 @@ def test_what_came_in_is_not_written_over() -> None:
     before = x.clone()
     with torch.inference_mode():
         turns = model.model.rotary_emb(x, torch.tensor([[5]]))
-        model.model.layers[0](x, position_embeddings=turns, past_key_values=cache)
+        model.model.layers[0](x, position_embeddings=turns, **{CACHE: cache})
     assert torch.equal(x, before)
 
 
@@ -179,7 +179,7 @@ def test_a_cache_that_was_cut_back_goes_on(passed: list[int]) -> None:
     want = answered(model, cache)
     cache.crop(-4)
     with torch.inference_mode():
-        again = model(input_ids=torch.tensor([[7]]), past_key_values=cache).logits
+        again = model(input_ids=torch.tensor([[7]]), **{CACHE: cache}).logits
     assert passed[-2:] == [5, 5]
     torch.testing.assert_close(again[:, 0], want[:, 1])
 
@@ -193,8 +193,8 @@ def test_everything_else_takes_transformers_way(passed: list[int]) -> None:
     answered(model, roomy(), steps=1, attention_mask=padded)
     ids = torch.tensor([[3, 4]])
     cache = roomy()
-    model(input_ids=ids, past_key_values=cache)  # gradients might be wanted
-    model(input_ids=ids[:, :1], past_key_values=cache)
+    model(input_ids=ids, **{CACHE: cache})  # gradients might be wanted
+    model(input_ids=ids[:, :1], **{CACHE: cache})
     assert passed == []
 
 
@@ -223,3 +223,13 @@ def test_a_copy_has_weights_of_its_own() -> None:
         layer.post_attention_layernorm.weight.data.zero_()
     assert torch.equal(answered(other, roomy()), want)
     assert not torch.allclose(answered(model, roomy()), want)
+
+
+@pytest.mark.parametrize("name", CACHE_NAMES)
+def test_the_kernel_is_taken_whatever_the_cache_is_called(name: str, passed: list[int]) -> None:
+    model, cache = language_model(), roomy()
+    answered(model, cache, steps=0)
+    with torch.inference_mode():
+        x = torch.randn(1, 1, 128)
+        model.model.layers[0](x, position_embeddings=model.model.rotary_emb(x, torch.tensor([[5]])), **{name: cache})
+    assert passed == [5]

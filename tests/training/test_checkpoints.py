@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from gama.errors import CheckpointError
 from gama.training import checkpoints
-from gama.training.checkpoints import PARTIAL, finish, is_whole, last_checkpoint, sweep
+from gama.training.checkpoints import PARTIAL, damage, finish, is_whole, last_checkpoint, resumable, sweep
 
 FILES = ("training.safetensors", "optimizer.pt", "trainer_state.json")
 
@@ -70,8 +72,68 @@ def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
     for rest in (f"{PARTIAL}/checkpoint-9", ".final.tmp", ".checkpoint-2.gone.tmp"):
         write(tmp_path / rest)
     (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / ".mine.tmp").mkdir()
     sweep(tmp_path, limit=1)
-    assert names(tmp_path) == ["checkpoint-6", "metrics.jsonl"]
+    assert names(tmp_path) == [".mine.tmp", "checkpoint-6", "checkpoint-9", "metrics.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "checkpoint-9").iterdir()) == sorted(
+        ["files.json", "trainer_state.json", "training.safetensors"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("gone", "optimizer.pt is missing"),
+        ("empty", "optimizer.pt has 0 bytes, 2 were written"),
+        ("changed", "optimizer.pt has other contents than were written"),
+    ],
+)
+def test_a_run_goes_on_from_the_newest_whole_one(tmp_path: Path, damage: str, reason: str) -> None:
+    for step in (3, 6, 9):
+        file = saved(tmp_path, step) / "optimizer.pt"
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_text("" if damage == "empty" else "[]")
+    assert resumable(tmp_path) == (
+        tmp_path / "checkpoint-6",
+        [f"{tmp_path / 'checkpoint-9'} is not whole: {reason}"],
+    )
+
+
+def test_none_that_is_whole_is_no_beginning(tmp_path: Path) -> None:
+    assert resumable(tmp_path) == (None, [])
+    for step in (3, 6):
+        (saved(tmp_path, step) / "trainer_state.json").write_bytes(b"")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="checkpoint-6 is not whole: trainer_state.json has 0 bytes, 2 were") as e:
+        resumable(tmp_path)
+    assert "checkpoint-3 is not whole" in str(e.value) and "train anew into another --output" in str(e.value)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_one_is_not_counted_and_not_written_over(tmp_path: Path) -> None:
+    for step in (3, 6):
+        saved(tmp_path, step)
+    (tmp_path / "checkpoint-6" / "optimizer.pt").write_bytes(b"")
+    saved(tmp_path, 6, limit=1)
+    assert names(tmp_path) == ["checkpoint-6", "checkpoint-6.damaged"]
+    assert is_whole(tmp_path / "checkpoint-6")
+    assert (tmp_path / "checkpoint-6.damaged" / "optimizer.pt").read_bytes() == b""
+    (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
+    saved(tmp_path, 6, limit=1)
+    assert names(tmp_path) == ["checkpoint-6", "checkpoint-6.damaged", "checkpoint-6.damaged1"]
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+
+
+def test_a_list_of_sizes_alone_is_read(tmp_path: Path) -> None:
+    """As it was written before checksums."""
+    folder = saved(tmp_path, 3)
+    listed = {name: size for name, (size, _) in json.loads((folder / "files.json").read_text()).items()}
+    (folder / "files.json").write_text(json.dumps(listed))
+    assert resumable(tmp_path) == (folder, [])
+    (folder / "optimizer.pt").write_bytes(b"")
+    assert damage(folder) == "optimizer.pt has 0 bytes, 2 were written"
 
 
 def test_at_no_moment_of_a_save_is_there_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

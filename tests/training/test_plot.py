@@ -81,3 +81,19 @@ def test_train_is_still_a_command(runner: CliRunner) -> None:
     help_text = runner.invoke(cli, ["train", "--help"]).stdout
     assert "--stage" in help_text and "plot" in help_text
     assert runner.invoke(cli, ["train", "nothing"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"step": {}, "loss": 1}', "'step' is {}, expected a number"),
+        ('{"step": 1, "loss": [[]]}', r"'loss' is \[\[\]\], expected a number"),
+        ('{"step": 1.5, "loss": 1}', "'step' is 1.5, expected a whole number"),
+        ('{"step": NaN, "loss": 1}', "'step' is nan, expected a whole number"),
+        ('{"step": 1, "loss": 1, "eval_loss": "x"}', "'eval_loss' is 'x', expected a number"),
+    ],
+)
+def test_lines_that_hold_no_numbers_are_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n' + line + "\n")
+    with pytest.raises(GamaError, match=f"metrics.jsonl: line 2: {message}"):
+        read_curve(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from training import tiny
 from gama.errors import RecipeError
 from gama.training.recipe import Data, Recipe, load_recipe, read_recipe, training_kinds
 from gama.training.recipe_paths import recipes_root
+from gama.training.recipe_ranges import RANGES, out_of_range
 from gama.training.recipe_values import Unfit, fit
 
 
@@ -83,6 +85,32 @@ def test_the_model_may_lie_in_a_file_and_still_be_overridden(tmp_path: Path) -> 
         ("starts_from={language_model: a}", "expected the name of a stage"),
         ("starts_from=[a]", "expected the name of a stage"),
         ("model=[a]", "model is .*, expected keys and values"),
+        ("data.questions=5000", "data.questions is 5000, expected 1 or more, up to 4096"),
+        ("data.cutoff=1", "data.cutoff is 1, expected 2 or more"),
+        ("data.scenes=99999999999999999999", "data.scenes is 9+, expected 1 or more"),
+        ("lora.r=10000000", "lora.r is 10000000, expected 1 or more, up to 65536"),
+        ("per_device_train_batch_size=0", "per_device_train_batch_size is 0, expected 1 or more"),
+        ("per_device_train_batch_size=-2", "per_device_train_batch_size is -2, expected 1 or more"),
+        ("per_device_eval_batch_size=0", "per_device_eval_batch_size is 0, expected 1 or more"),
+        ("gradient_accumulation_steps=0", "gradient_accumulation_steps is 0, expected 1 or more"),
+        ("max_steps=0", "max_steps is 0, expected 1 or more, or -1 for num_train_epochs"),
+        ("max_steps=-2", "max_steps is -2, expected 1 or more"),
+        ("max_steps=9999999999", "max_steps is 9999999999, expected 1 or more"),
+        ("num_train_epochs=0", "num_train_epochs is 0.0, expected more than 0 and at most 1e.06"),
+        ("learning_rate=-1e-3", "learning_rate is -0.001, expected 0 or more"),
+        ("warmup_steps=-1", "warmup_steps is -1.0, expected 0 or more"),
+        ("weight_decay=-1", "weight_decay is -1.0, expected 0 or more"),
+        ("adam_beta1=1", "adam_beta1 is 1.0, expected 0 or more and less than 1"),
+        ("adam_epsilon=0", "adam_epsilon is 0.0, expected more than 0"),
+        ("max_grad_norm=-1", "max_grad_norm is -1.0, expected 0 or more"),
+        ("logging_steps=0", "logging_steps is 0.0, expected more than 0"),
+        ("save_steps=0", "save_steps is 0.0, expected more than 0"),
+        ("eval_steps=-1", "eval_steps is -1.0, expected more than 0"),
+        ("save_total_limit=0", "save_total_limit is 0, expected 1 or more"),
+        ("seed=-1", "seed is -1, expected 0 or more"),
+        ("seed=99999999999", "seed is 99999999999, expected 0 or more"),
+        ("dataloader_num_workers=-1", "dataloader_num_workers is -1, expected 0 or more and at most 1024"),
+        ("label_smoothing_factor=1", "label_smoothing_factor is 1.0, expected 0 or more and less than 1"),
         ("max_steps=soon", "max_steps is 'soon', expected a whole number"),
         ("learning_rate=fast", "learning_rate is 'fast', expected a number"),
         ("bf16=maybe", "bf16 is 'maybe', expected true or false"),
@@ -163,3 +191,19 @@ def test_values_that_fit(value: Any, kind: Any, result: Any) -> None:
 def test_values_that_do_not_fit(value: Any, kind: Any) -> None:
     with pytest.raises(Unfit):
         fit(value, kind)
+
+
+def test_every_number_of_the_training_arguments_has_its_range() -> None:
+    from transformers import TrainingArguments
+
+    kinds = {name: str(kind) for name, kind in training_kinds().items()}
+    numbers = {n for n, kind in kinds.items() if kind.startswith(("<class 'int", "<class 'float", "int |", "float |"))}
+    assert numbers - set(RANGES) == set()
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments) if f.name in RANGES}
+    assert [key for key, _, _ in out_of_range(defaults)] == []
+
+
+def test_ranges_are_checked_without_transformers(stage: Path) -> None:
+    with pytest.raises(RecipeError, match="max_steps is 0, expected 1 or more, or -1"):
+        read_recipe(stage, ["max_steps=0"])
+    assert read_recipe(stage, ["max_steps=-1", "learning_rate=1e-3"]).training["learning_rate"] == 0.001

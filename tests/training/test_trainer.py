@@ -17,7 +17,7 @@ from training import tiny
 
 import gama
 from gama.data.dataset import ClipDataset
-from gama.errors import AudioError, GamaError, ManifestError, MissingPackageError, RecipeError
+from gama.errors import AudioError, CheckpointError, GamaError, ManifestError, MissingPackageError, RecipeError
 from gama.training import integrations, loop, stages, trainer
 from gama.training.lineage import recipe_text, require_same_recipe
 from gama.training.recipe import Lora, Recipe, load_recipe
@@ -52,10 +52,16 @@ def both(folder: Path) -> dict[str, Path]:
 @pytest.fixture
 def train(tmp_path: Path, parent: Path, clips: Path, features: Path) -> Any:
     def run(
-        name: str, *, manifest: Path | None = clips, resume: bool = False, watch: Any = None, **changes: Any
+        name: str,
+        *,
+        manifest: Path | None = clips,
+        resume: bool = False,
+        watch: Any = None,
+        note: Any = print,
+        **changes: Any,
     ) -> Path:
         made = recipe(tmp_path, manifest, **changes)
-        trainer.run(made, tmp_path / name, both(parent), features, resume=resume, watch=watch)
+        trainer.run(made, tmp_path / name, both(parent), features, resume=resume, watch=watch, note=note)
         return tmp_path / name
 
     return run
@@ -350,6 +356,65 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
     with pytest.raises(RecipeError, match="report_to is 'tensorbord', expected one of all, none, azure_ml"):
         train("run", report_to="tensorbord")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_reported_and_kept(train: Any, tmp_path: Path) -> None:
+    whole = tiny.metrics(train("whole", max_steps=4, save_steps=2))
+    told: list[str] = []
+    train("run", max_steps=4, save_steps=2, save_total_limit=2)
+    for path in ("config.json", "model.safetensors"):
+        (tmp_path / "run" / path).unlink()
+    damaged = tmp_path / "run" / "checkpoint-4"
+    (damaged / "optimizer.pt").write_bytes(b"")
+    train("run", resume=True, max_steps=4, save_steps=2, save_total_limit=2, note=told.append)
+    size = json.loads((damaged / "files.json").read_text())["optimizer.pt"][0]
+    assert told == [
+        f"{damaged} is not whole: optimizer.pt has 0 bytes, {size} were written; it stays where it is, and the run "
+        "goes on from checkpoint-2"
+    ]
+    assert (tmp_path / "run" / "checkpoint-4.damaged" / "optimizer.pt").read_bytes() == b""
+    again = tiny.metrics(tmp_path / "run")
+    assert [line["loss"] for line in again] == [line["loss"] for line in whole]
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(train: Any, tmp_path: Path) -> None:
+    train("run", max_steps=2, save_steps=2)
+    (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").write_bytes(b"")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="checkpoint-2 is not whole: optimizer.pt has 0 bytes"):
+        train("run", resume=True, max_steps=2, save_steps=2)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_an_optimizer_that_is_no_optimizer_is_refused_unrun(train: Any, tmp_path: Path) -> None:
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    train("run", max_steps=2, save_steps=2)
+    folder = tmp_path / "run" / "checkpoint-2"
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    (folder / "files.json").unlink()
+    with pytest.raises(CheckpointError, match="optimizer.pt or scheduler.pt holds something else than numbers") as e:
+        train("run", resume=True, max_steps=4, save_steps=2)
+    assert "weights_only" not in str(e.value) and not (tmp_path / "executed").exists()
+
+
+def test_empty_answers_are_reported(train: Any, clips: Path, tmp_path: Path) -> None:
+    rows = [
+        {"audio_id": str(clips.parent / "audio" / f"00000{n}.flac"), "instruction": "What?", "output": output}
+        for n, output in enumerate(["A dog.", "", "Rain.", " "])
+    ]
+    manifest = tiny.write_rows(tmp_path / "rows.json", rows)
+    told: list[str] = []
+    train("run", manifest=manifest, max_steps=1, note=told.append)
+    assert told == [
+        f"2 row(s) have an empty answer and teach the model to say nothing: {manifest}: row 2, {manifest}: row 4; "
+        "gama prepare check MANIFEST --out CLEAN leaves them out"
+    ]
 
 
 def test_an_output_folder_in_use_is_refused_untouched(train: Any, tmp_path: Path) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
+from gama.atomic import make_folder, open_text, temporary_files, write_bytes
+from gama.audio.encoding import encoded
 from gama.data.scenes.compose import compose
 from gama.data.scenes.questions import ask
 from gama.data.scenes.synth_blocks import RATE, Samples
 from gama.data.scenes.takes import RealTakes, takes_by_fold
 from gama.errors import GamaError, ManifestError
+from gama.locks import LOCK, locked
+from gama.processes import process_pool, shielded
 
 Takes = dict[int | None, RealTakes]
 """The recordings a scene may hold, by its fold; those without a fold belong to every one."""
@@ -47,6 +48,7 @@ def write_scenes(
     real_share: float = 0.6,
     progress: Callable[[int], None] | None = None,
     workers: int = 1,
+    shared: bool = False,
 ) -> Path:
     """Writes ``count`` scenes to ``out/audio/000000.flac`` ... and their rows to ``out/manifest.json``.
 
@@ -66,22 +68,33 @@ def write_scenes(
         real_share: share of the sounds that are real where there are recordings enough.
         progress: called with how many scenes were finished since its last call.
         workers: processes.
+        shared: wait for another process that writes this folder, and take what it has written.
 
     Returns:
         The manifest.
 
     Raises:
+        LockedError: while another process writes this folder.
         ManifestError: when ``out`` holds anything else, or ``real`` cannot be used.
     """
     if count < 1 or questions < 1 or workers < 1 or seed < 0:
         given = f"count {count}, questions {questions}, workers {workers}, seed {seed}"
         raise GamaError(f"{given} were given; at least 1, 1, 1 and 0 were expected")
-    _check_folder(out)
-    (out / "audio").mkdir(parents=True, exist_ok=True)
     job = _Job(out, seed, real, folds, questions, real_share)
     manifest = out / "manifest.json"
-    partial = out / "manifest.json.partial"
-    with partial.open("w", encoding="utf-8") as file:
+    make_folder(out)
+    with locked(out, "these scenes", inside=True, wait=math.inf if shared else 0.0):
+        if shared and manifest.is_file():
+            return manifest
+        _check_folder(out)
+        _clear(out)
+        _write_all(manifest, job, count, workers, progress)
+    return manifest
+
+
+def _write_all(manifest: Path, job: _Job, count: int, workers: int, progress: Callable[[int], None] | None) -> None:
+    make_folder(job.out / "audio")
+    with open_text(manifest, durable=True) as file:
         before = "["
         for rows in _written(job, count, workers):
             for row in rows:
@@ -90,14 +103,19 @@ def write_scenes(
             if progress is not None:
                 progress(1)
         file.write("\n]\n")
-    os.replace(partial, manifest)
-    return manifest
+
+
+def _clear(out: Path) -> None:
+    """Take away what a run has left half-written that was killed."""
+    for left in (*temporary_files(out), *temporary_files(out / "audio"), out / "manifest.json.partial"):
+        left.unlink(missing_ok=True)
 
 
 def _check_folder(out: Path) -> None:
     if (out / "manifest.json").exists():
         raise ManifestError(f"{out} holds a manifest already", "choose another folder or remove this one")
-    if out.exists() and (strangers := sorted({p.name for p in out.iterdir()} - {"audio", "manifest.json.partial"})):
+    own = {"audio", LOCK, "manifest.json.partial", *(path.name for path in temporary_files(out))}
+    if out.exists() and (strangers := sorted({p.name for p in out.iterdir()} - own)):
         raise ManifestError(f"{out} is not empty: it holds {strangers[0]}", "choose a new folder for the scenes")
 
 
@@ -108,10 +126,10 @@ def _written(job: _Job, count: int, workers: int) -> Iterator[list[dict[str, Any
         for index in range(count):
             yield _write(job, takes, index)
         return
-    # spawned, not forked: the caller may hold threads (torch), which do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-        yield from pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
+    with process_pool(workers, _start, (job,)) as pool:
+        with shielded():
+            written = pool.map(_write_here, range(count), chunksize=max(1, min(32, count // (4 * workers))))
+        yield from written
 
 
 def _takes(job: _Job) -> Takes:
@@ -154,6 +172,4 @@ def _fold(takes: Takes, rng: np.random.Generator) -> int | None:
 
 def _save(path: Path, samples: Samples) -> None:
     """16-bit FLAC, complete under its name or absent."""
-    partial = path.with_suffix(".partial")
-    soundfile.write(partial, samples, RATE, format="FLAC", subtype="PCM_16")
-    os.replace(partial, path)
+    write_bytes(path, encoded(samples, "FLAC", "PCM_16", rate=RATE))

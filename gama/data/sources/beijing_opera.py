@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gama.data.folders import files_below
 from gama.data.sources.data_set import CAPTION, ENDINGS, DataSet, Example, Template, filled
 
 _TEMPLATES: tuple[Template, ...] = (
@@ -17,9 +18,8 @@ _NAME = re.compile(rf"(?:(\d+)__ajaysm__)?({'|'.join(_LABELS)})[\W_]*\d*", re.AS
 
 
 def _examples(root: Path) -> Iterator[Example]:
-    for clip in sorted(root.rglob("*")):
-        match = _NAME.fullmatch(clip.stem.lower())
-        if match and clip.suffix[1:].lower() in ENDINGS:
+    for clip in files_below(root, [f".{ending}" for ending in ENDINGS]):
+        if match := _NAME.fullmatch(clip.stem.lower()):
             group = f"fs:{match[1]}" if match[1] else None
             yield Example(clip, clip.name, filled(_TEMPLATES, label=_LABELS[match[2]]), group=group)
 

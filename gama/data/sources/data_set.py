@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gama.errors import ManifestError
+from gama.text import shown
 
 ENDINGS = ("wav", "flac", "mp3", "ogg", "m4a", "mp4", "webm", "mkv", "au")
 
@@ -104,7 +105,7 @@ class TableRow(dict[str, str]):
         try:
             return float(self[column])
         except ValueError:
-            raise ManifestError(f"{self._where}: {column!r} is {self[column]!r}, expected a number") from None
+            raise ManifestError(f"{self._where}: {column!r} is {shown(self[column])}, expected a number") from None
 
     def one_of(self, column: str, meaning: Mapping[str, str]) -> str:
         """What a word means.
@@ -114,7 +115,7 @@ class TableRow(dict[str, str]):
         """
         if self[column] not in meaning:
             expected = ", ".join(meaning)
-            raise ManifestError(f"{self._where}: {column!r} is {self[column]!r}, expected one of {expected}")
+            raise ManifestError(f"{self._where}: {column!r} is {shown(self[column])}, expected one of {expected}")
         return meaning[self[column]]
 
 
@@ -145,12 +146,17 @@ def rows_of(
         reader = csv.DictReader(lines, columns, delimiter=delimiter, skipinitialspace=True)
         missing = [name for name in needed or columns or () if name not in (reader.fieldnames or ())]
         if missing:
-            raise ManifestError(f"{path}: no column {missing[0]!r}; there are: {', '.join(reader.fieldnames or ())}")
+            raise ManifestError(f"{path}: no column {missing[0]!r}; there are: {_columns(reader)}")
         for row in reader:
             short = next((name for name in needed or columns or () if row[name] is None), None)
             if short is not None:
                 raise ManifestError(f"{path}: line {reader.line_num} ends before {short!r}")
             yield TableRow(row, path, reader.line_num)
+
+
+def _columns(reader: csv.DictReader[str]) -> str:
+    names = list(reader.fieldnames or ())
+    return ", ".join(name[:40] for name in names[:20]) + (" …" if len(names) > 20 else "")
 
 
 def json_of(path: Path) -> Any:
@@ -163,7 +169,7 @@ def json_of(path: Path) -> Any:
         raise ManifestError(f"{path}: no such file", "gama prepare source NAME says what the folder should hold")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path}: not JSON: {error}") from None
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gama.data.manifest import writing
+from gama.atomic import check_output
+from gama.data.manifest import records, writing
 from gama.data.remap import named_from
 from gama.data.sources.data_set import DataSet, Example
-from gama.errors import GamaError, ManifestError
+from gama.errors import GamaError, ManifestError, OutputError
 
 MODULES: dict[str, str] = {
     "audiocaps": "audiocaps",
@@ -79,10 +80,12 @@ def prepare(name: str, root: Path, out: Path, *, splits: Sequence[str] = ()) -> 
 
     Raises:
         ManifestError: for a folder of another shape, or where no clip is there.
+        OutputError: where ``out`` cannot be written, or is a file of the data set.
     """
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder", "give the folder of the data set")
     source = data_set(name)
+    _check_output(out, root)
     clips: set[Path] = set()
     missing: set[str] = set()
     first = ""
@@ -101,6 +104,22 @@ def prepare(name: str, root: Path, out: Path, *, splits: Sequence[str] = ()) -> 
             why = f"{len(missing)} clips of its tables, such as {first}" if missing else "a clip"
             raise ManifestError(f"{root} does not hold {why}", "; ".join(source.layout))
     return Prepared(writer.count, len(clips), len(missing), first)
+
+
+def _check_output(out: Path, root: Path) -> None:
+    """Refuse to write over a table or clip of the data set: within its folder, only a manifest is replaced."""
+    check_output(out, make_folder=True)
+    if out.is_file() and out.resolve().is_relative_to(root.resolve()) and not _is_manifest(out):
+        raise OutputError(f"{out}: is a file of the data set, and would be overwritten", "give another file: --out")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether the first row of a file is one of a manifest."""
+    try:
+        first = next(iter(records(path)), None)
+    except ManifestError:
+        return False
+    return isinstance(first, dict) and {"audio_id", "instruction", "dataset"} <= set(first)
 
 
 def _rows(name: str, example: Example, out: Path) -> Iterator[dict[str, Any]]:
