@@ -106,7 +106,7 @@ def session(
     from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone; what a provider cannot do is said below
+    options.log_severity_level = 4  # nothing it can go on after; errors are raised, and told below in words of ours
     options.intra_op_num_threads = num_threads or threads()
     options.inter_op_num_threads = 1
     if quick:
