@@ -30,7 +30,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, as shells count it."""
 _WATCH = 0.1  # seconds between two looks at whether the exception is still on its way
 _PATIENCE = 2.0  # seconds in which a second Ctrl-C does not disturb the end that the first one began
-_LAST_WORDS = 1.0  # seconds for exit functions
+_LAST_WORDS = 1.5  # seconds for exit functions
 _WAKING = signal.SIGURG if hasattr(signal, "SIGURG") else signal.SIGINT  # means nothing to anybody here
 _PAUSES = (0.01, 0.1, 0.3)  # seconds: once is enough unless the wait has not begun
 
@@ -182,8 +182,13 @@ def _wake_main(reader: int) -> None:
 def run(command: Callable[[], None]) -> None:
     """Run a command with the handlers in place; a signal ends the process, anything else passes through.
 
-    Where SIGINT is ignored, as for a shell's background job, it stays ignored.
+    Where SIGINT is ignored, as for a shell's background job, it stays ignored. In another thread than the main one
+    the handlers are left alone.
     """
+    if threading.current_thread() is not threading.main_thread():
+        command()
+        return
+    _state.is_finished = False
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, interrupt):
             signal.signal(number, interrupt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from gama import interrupts
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.process import BaseProcess
 
 _GLANCE = 0.5  # seconds between two looks at whether a parent that is not multiprocessing's still lives
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -105,7 +107,8 @@ def process_pool(
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")  # threads of torch and numpy do not survive a fork
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(start, arguments))
+    first = (pickle.dumps((start, arguments)),)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=first)
     try:
         yield pool
     finally:
@@ -115,10 +118,27 @@ def process_pool(
         pool.shutdown(cancel_futures=interrupts.pending())
 
 
-def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _begin(pickled: bytes, *channels: Any) -> None:
+    """A worker's first function: what it is to run comes as bytes, as unpickling it may import for seconds."""
     be_worker()
+    start, arguments = pickle.loads(pickled)
     if start is not None:
-        start(*arguments)
+        start(*arguments, *channels)
 
 
-__all__ = ["be_worker", "count", "first_process_first", "process_pool", "rank", "shielded"]
+def spawn(function: Callable[..., None], *arguments: Any, channel: Any) -> BaseProcess:
+    """Start a worker that runs ``function(*arguments, channel)``; it is ended with this process at the latest.
+
+    Args:
+        function: of a module.
+        arguments: of any kind that can be pickled.
+        channel: a queue of multiprocessing.
+    """
+    pickled = pickle.dumps((function, arguments))
+    process = multiprocessing.get_context("spawn").Process(target=_begin, args=(pickled, channel), daemon=True)
+    with shielded():
+        process.start()
+    return process
+
+
+__all__ = ["be_worker", "count", "first_process_first", "process_pool", "rank", "shielded", "spawn"]

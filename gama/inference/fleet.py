@@ -22,7 +22,7 @@ from gama.inference.hearing import Asking
 from gama.inference.journal import Journal, Place
 from gama.inference.rows import Asked, Key, asked
 from gama.locks import locked
-from gama.processes import be_worker, shielded
+from gama.processes import spawn
 from gama.text import json_text
 
 _BLOCK = 64  # questions that go to one device together, and those about the same clip with them
@@ -229,8 +229,7 @@ class _Processes(AbstractContextManager["_Processes"]):
     """One process a device; they are stopped when the work is left."""
 
     def __init__(self, work: Work, shares: Sequence[Sequence[int]], devices: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._words: Any = context.Queue()
+        self._words: Any = multiprocessing.get_context("spawn").Queue()  # CUDA does not survive a fork
         journal = Journal(work.out)
         self._devices: dict[int, tuple[str, Any]] = {}
         threads = work.loading.get("threads")
@@ -241,11 +240,7 @@ class _Processes(AbstractContextManager["_Processes"]):
             if threads is not None:
                 loading["threads"] = max(1, threads // len(devices))
             own = replace(work, loading=loading)
-            process = context.Process(
-                target=_process, args=(number, own, list(share), journal.part(number), self._words), daemon=True
-            )
-            with shielded():
-                process.start()
+            process = spawn(_process, number, own, list(share), journal.part(number), channel=self._words)
             self._devices[number] = (device, process)
 
     def done(self) -> Iterator[Done]:
@@ -284,7 +279,6 @@ class _Processes(AbstractContextManager["_Processes"]):
 
 def _process(number: int, work: Work, positions: list[int], part: Path, words: Any) -> None:
     """What one process does."""
-    be_worker()
     try:
         for done in answer(work, positions, part):
             words.put(("done", done))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -233,6 +234,20 @@ main()
     assert (status, out, err.strip()) == (130, "", "")
 
 
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        rows(tmp_path, 3)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        command = ("prepare", "questions", "rows.json", "--out", "qa.json", "--endpoint", address, "--model", "m")
+        with gama(*command, folder=tmp_path) as process:
+            server.settimeout(PATIENCE)
+            connection, _ = server.accept()
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+            assert process.stderr and process.stderr.read().strip() == ""
+            connection.close()
+
+
 # -- decoding ----------------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +392,12 @@ def rows(folder: Path, count: int) -> Path:
     manifest = folder / "rows.json"
     question = "what happened, number"
     manifest.write_text(
-        json.dumps([{"audio_id": str(CLIP), "instruction": f"{question} {n}?", "output": "x"} for n in range(count)])
+        json.dumps(
+            [
+                {"audio_id": str(CLIP), "instruction": f"{question} {n}?", "output": "x", "caption": "a dog"}
+                for n in range(count)
+            ]
+        )
     )
     return manifest
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,19 @@ from pathlib import Path
 
 LIMIT = 2.0
 """Seconds to the end of the process on a machine with nothing else to do; scaled by the load where there is more."""
-_START = 1.0  # seconds in which a busy machine may still be starting the interpreter
+_START = 0.1  # seconds of processor time in which the interpreter may still be starting
 PATIENCE = 60.0  # seconds after which a process that does not end is killed
 LONG_SECONDS = 1200
 CLIPS = 24
-_NOISE = ("Traceback", "KeyboardInterrupt", "Exception ignored", "terminate called", "Fatal Python error", "leaked")
+_NOISE = (
+    "Traceback",
+    "KeyboardInterrupt",
+    "Exception ignored",
+    "terminate called",
+    "Fatal Python error",
+    "leaked",
+    "onnxruntime:",
+)
 _EXPECTED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -245,6 +254,7 @@ def _piped(
     say: Say,
 ) -> None:
     words = [_filled(word, folder, out) for word in case.words]
+    worked = _worked()
     with (out / "stdout").open("wb") as stdout, (out / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
             [*program(), *words],
@@ -285,7 +295,15 @@ def _piped(
         if process.stdin is not None:
             with suppress(BrokenPipeError):
                 process.stdin.close()
-    _judge(case, words, delay, number, status, seconds, _tail(out), process.pid, _lost(case, out, before), outcome, say)
+    used, lost = _worked() - worked, _lost(case, out, before)
+    ending = _Ending(case, words, number, delay, status, seconds, used, _tail(out), process.pid, lost)
+    _judge(ending, outcome, say)
+
+
+def _worked() -> float:
+    """Processor seconds of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _waited(process: subprocess.Popen[bytes]) -> int | None:
@@ -310,6 +328,7 @@ def _terminal(
     import pexpect
 
     words = [_filled(word, folder, out) for word in case.words]
+    worked = _worked()
     first, *rest = program()
     child = pexpect.spawn(first, [*rest, *words], env=_environment(out), cwd=str(out), timeout=PATIENCE, echo=False)
     begun, seen = time.monotonic(), b""
@@ -343,7 +362,8 @@ def _terminal(
     if stays and status == 0:
         status = 130
     text = seen.decode("utf-8", "replace")[-2000:]
-    _judge(case, words, delay, number, status, seconds, text, child.pid, "", outcome, say)
+    ending = _Ending(case, words, number, delay, status, seconds, _worked() - worked, text, child.pid)
+    _judge(ending, outcome, say)
 
 
 def _read(child: object, seconds: float) -> bytes:
@@ -356,40 +376,48 @@ def _read(child: object, seconds: float) -> bytes:
         return b""
 
 
-def _judge(
-    case: Case,
-    words: Sequence[str],
-    delay: float,
-    number: signal.Signals,
-    status: int | None,
-    seconds: float,
-    stderr: str,
-    session: int,
-    lost: str,
-    outcome: Outcome,
-    say: Say,
-) -> None:
-    children = tuple(_left(session))
-    noisy = number != signal.SIGKILL and any(mark in stderr for mark in _NOISE)
-    if noisy and not children and _before_program(stderr):
+@dataclass(frozen=True)
+class _Ending:
+    """How a process ended: what :class:`Failure` tells, and what it is judged by."""
+
+    case: Case
+    words: Sequence[str]
+    number: signal.Signals
+    delay: float
+    status: int | None
+    seconds: float
+    worked: float
+    stderr: str
+    session: int
+    lost: str = ""
+
+
+def _judge(end: _Ending, outcome: Outcome, say: Say) -> None:
+    children = tuple(_left(end.session))
+    what = f"{end.case.name} {end.number.name} {end.delay:.3f} s"
+    noisy = end.number != signal.SIGKILL and any(mark in end.stderr for mark in _NOISE)
+    if noisy and not children and _before_program(end.stderr):
         outcome.before_program += 1
-        say(f"--   {case.name} {number.name} {delay:.3f} s: in the interpreter's own start: {stderr.strip()[-100:]!r}")
+        say(f"--   {what}: in the interpreter's own start: {end.stderr.strip()[-100:]!r}")
         return
     outcome.tried += 1
-    outcome.by_case[case.name] += 1
-    outcome.seconds.append(seconds)
+    outcome.by_case[end.case.name] += 1
+    outcome.seconds.append(end.seconds)
     # a shell calls death by signal 2 status 130 as well; only the interpreter's own start ends so
-    right = status == _EXPECTED[number] or (status == -number and delay < _START)
-    slow = seconds > LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    if right and not slow and not noisy and not children and not lost:
+    expected = end.status == _EXPECTED[end.number] or (end.status == -end.number and end.worked < _START)
+    if expected and end.seconds <= _limit() and not noisy and not children and not end.lost:
         outcome.held += 1
-        say(f"ok   {case.name} {number.name} {delay:.2f} s -> {status} in {seconds:.2f} s")
+        say(f"ok   {what} -> {end.status} in {end.seconds:.2f} s")
         return
+    rounded = round(end.delay, 3), end.status, round(end.seconds, 2)
     outcome.failures.append(
-        Failure(" ".join(words), number.name, round(delay, 3), status, round(seconds, 2), stderr, children, lost)
+        Failure(" ".join(end.words), end.number.name, *rounded, end.stderr, children=children, lost=end.lost)
     )
-    said = f"{case.name} {number.name} {delay:.3f} s -> {status} in {seconds:.2f} s {children} {lost}"
-    say(f"FAIL {said}\n{stderr[-1500:]}")
+    say(f"FAIL {what} -> {end.status} in {end.seconds:.2f} s {children} {end.lost}\n{end.stderr[-1500:]}")
+
+
+def _limit() -> float:
+    return LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _before_program(stderr: str) -> bool:
@@ -407,8 +435,8 @@ def _tail(out: Path) -> str:
 
 
 def _left(session: int) -> Iterator[str]:
-    """Command lines of processes of a session, after half a second of grace."""
-    ends = time.monotonic() + 0.5
+    """Command lines of processes of a session that outlive their parent by more than the limit."""
+    ends = time.monotonic() + _limit()
     while found := list(_members(session)):
         if time.monotonic() > ends:
             break
