@@ -405,7 +405,7 @@ def test_an_optimizer_that_is_no_optimizer_is_refused_unrun(train: Any, tmp_path
 
     train("run", max_steps=2, save_steps=2)
     folder = tmp_path / "run" / "checkpoint-2"
-    (folder / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     (folder / "files.json").unlink()
     with pytest.raises(CheckpointError, match="optimizer.pt or scheduler.pt holds something else than numbers") as e:
         train("run", resume=True, max_steps=4, save_steps=2)
