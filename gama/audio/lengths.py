@@ -15,9 +15,7 @@ End = int | None
 _OPEN = 0xFFFFFFFF
 _MAX_PIECES = 1_000_000
 _READ = 2**16
-_BOXES = frozenset(
-    b"ftyp moov mdat free skip wide uuid moof mfra sidx ssix styp pnot meta udta PICT emsg prft".split()
-)
+_BOXES = frozenset(b"ftyp moov mdat free skip wide uuid moof mfra sidx ssix styp pnot meta udta PICT emsg prft".split())
 _AMR = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)  # bytes of a frame by its type
 _AMR_WB = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
 

@@ -113,9 +113,7 @@ def _checked_format(source: Source, chunk: _Chunk, order: _Order) -> int:
     return int.from_bytes(content[24:26], order) if tag == 0xFFFE and len(content) >= 26 else tag
 
 
-def _wav(
-    source: Source, order: _Order, kept: list[_Chunk], others: bool, begin: int, size: int, tag: int
-) -> Riff:
+def _wav(source: Source, order: _Order, kept: list[_Chunk], others: bool, begin: int, size: int, tag: int) -> Riff:
     end = _end_of_samples(source, begin, size, order)
     codec = CODECS.get(tag, "" if tag in (1, 3, 6, 7) else f"format 0x{tag:04x}")
     if tag in _MPEG_TAGS:

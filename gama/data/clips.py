@@ -8,7 +8,7 @@ from typing import Literal
 
 from gama import audio
 from gama.audio.decoding import open_decoder
-from gama.audio.source import open_source
+from gama.audio.source import is_url, open_source
 from gama.errors import AudioError
 
 LONGEST = 3600.0
@@ -41,7 +41,8 @@ class ClipFacts:
 def clip_facts(path: Path) -> ClipFacts:
     """Decodes the clip; never raises for what the clip is."""
     if not path.is_file():
-        return ClipFacts("missing", f"{path}: no such file")
+        what = "is a URL, the path of a file was expected" if is_url(str(path)) else "no such file"
+        return ClipFacts("missing", f"{path}: {what}")
     rate, seconds = 0, 0.0
     try:
         with open_source(path) as source, open_decoder(source) as decoder:
