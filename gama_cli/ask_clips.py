@@ -113,6 +113,8 @@ class Session:
         for request, reply in zip(requests, found, strict=True):
             if reply.answer is not None:
                 self._put(request, reply.answer, named=named, questioned=questioned)
+            elif not named and isinstance(reply.error, AudioError):  # nothing is left to answer
+                raise reply.error
             else:
                 text = str(reply.error)
                 if named and not isinstance(reply.error, AudioError):  # which names its clip itself
