@@ -118,6 +118,8 @@ class Session:
                     _warn(reply.answer.clips)
                     warned.append(request.clips)
                 self._put(request, reply.answer, named=named, questioned=questioned)
+            elif not named and isinstance(reply.error, AudioError):  # nothing is left to answer
+                raise reply.error
             else:
                 text = str(reply.error)
                 if named and not isinstance(reply.error, AudioError):  # which names its clip itself

@@ -7,6 +7,7 @@ sets and rows that need them are left out, and the run says so. ``mixture: paper
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from gama.training.recipe_ranges import MOST
 
 FILE = "data.yaml"
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,11 @@ def read_sets(folder: Path) -> SceneSets:
     raw = read_yaml(path)
     recordings = fitted(raw.pop("recordings", []), tuple[str, ...], f"{FILE}: recordings")
     mixture = fitted(raw.pop("mixture", None), str | None, f"{FILE}: mixture")
-    return SceneSets({name: _scene_set(name, given) for name, given in raw.items()}, recordings, mixture)
+    made = {name: _scene_set(name, given) for name, given in raw.items()}
+    for name in (*made, *recordings, *(each.recordings for each in made.values() if each.recordings is not None)):
+        if not _NAME.fullmatch(name):
+            raise RecipeError(f"{FILE}: {shown(name)} is no name of a folder", "letters, digits, dots, dashes")
+    return SceneSets(made, recordings, mixture)
 
 
 def _scene_set(name: str, given: Any) -> SceneSet:
