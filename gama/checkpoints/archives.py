@@ -254,6 +254,8 @@ def _locate(file: BinaryIO, member: Member, path: Path) -> int:
     end = file.seek(0, os.SEEK_END)
     headers = []
     for offset in range(member.offset, end, end if member.exact else WRAP):
+        if offset < 0:
+            continue
         file.seek(offset)
         header = file.read(_LOCAL.size)
         if header[:4] == b"PK\x03\x04" and len(header) == _LOCAL.size:

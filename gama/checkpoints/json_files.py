@@ -43,7 +43,7 @@ def parse_table(text: bytes, where: str, what: str = "JSON") -> dict[str, Any]:
         CheckpointError: as :func:`read_table`.
     """
     try:
-        table = json.loads(text)
+        table = json.loads(text.decode("utf-8"))
         _check_levels([table])
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

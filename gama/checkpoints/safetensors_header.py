@@ -23,6 +23,7 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 
 _MOST_BYTES = 32 * 2**20  # of a header; that of a 7B model has 100 kB
 _MOST_SIDES = 16
+_MOST_TENSORS = 200_000
 _AGAIN = "download it again"
 
 
@@ -63,6 +64,8 @@ def read_header(path: Path) -> dict[str, Place]:
             raise CheckpointError(f"{path}: not a safetensors file, or cut short", _AGAIN)
         text = file.read(length)
     header = parse_table(text, f"{path}: the header of the safetensors file", "JSON")
+    if len(header) > _MOST_TENSORS:
+        raise CheckpointError(f"{path}: {len(header):,} tensors, which no model has")
     places = {
         key: _place(entry, 8 + length, f"{path}: {key!r}") for key, entry in header.items() if key != "__metadata__"
     }

@@ -50,6 +50,7 @@ _HARMLESS = (
     *("numpy.dtype", "numpy.ndarray"),
     *(f"numpy.random._pickle.{name}" for name in ("__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor")),
     *(f"numpy.random._{name.lower().removesuffix('dxsm')}.{name}" for name in _RANDOM),
+    *(f"numpy.random.bit_generator.{name}" for name in ("SeedSequence", "__pyx_unpickle_SeedSequence")),
     *("argparse.Namespace", "types.SimpleNamespace"),
 )
 """What training scripts save beside weights, by the names that pickles give it."""

@@ -190,8 +190,10 @@ def _put_tower(model: GamaForConditionalGeneration, folder: Path) -> None:
 
 def _weight_files(whole: Path, folder: Path) -> list[Path]:
     """The files that make up the model: those transformers reads, and the tower of one kept apart."""
-    own = [folder / TOWER] if is_apart(folder) else []
-    return [file for file in (*weight_files(whole), *own) if file.suffix == ".safetensors"]
+    found = [file for file in weight_files(whole) if file.suffix == ".safetensors"]
+    if not found:
+        raise CheckpointError(f"{folder}: no weight files", "*.safetensors are expected")
+    return [*found, folder / TOWER] if is_apart(folder) else found
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ def check_4bit(codes: Tensor, state: Any, sides: Sequence[int] | None = None, *,
     _check_length(name, "quant_map", state.code.numel(), _LEVELS)
     _check_length(name, "absmax", state.absmax.numel(), scales)
     _check_floats(name, "quant_map", state.code)
+    if not torch.allclose(state.code.cpu(), _levels(state.quant_type), atol=1e-6):
+        raise _wrong(name, "quant_map", "other numbers", f"the levels of {state.quant_type}")
     if not state.nested:
         _check_floats(name, "absmax", state.absmax)
         return
@@ -64,6 +67,14 @@ def check_4bit(codes: Tensor, state: Any, sides: Sequence[int] | None = None, *,
     _check_floats(name, "nested_quant_map", nested.code)
     if not isinstance(state.offset, Tensor) or state.offset.numel() != 1 or not math.isfinite(float(state.offset)):
         raise _wrong(name, "nested_offset", "no finite number", "the mean of the scales")
+
+
+@cache
+def _levels(kind: str) -> Tensor:
+    from bitsandbytes.functional import get_4bit_type
+
+    levels: Tensor = get_4bit_type(kind, device="cpu")
+    return levels
 
 
 def check_8bit(codes: Tensor, scales: Tensor, sides: Sequence[int], *, name: str) -> None:

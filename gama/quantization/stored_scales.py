@@ -20,6 +20,7 @@ _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes
 _DTYPES = ("float32", "float16", "bfloat16")
 _MOST_STATE = 4096  # bytes of JSON
+_LARGEST = 1e30  # in magnitude, of what is added to scales
 _AGAIN = "the file is damaged: get it again"
 
 
@@ -43,8 +44,8 @@ def check_stored(files: Iterable[Path], quantization: str) -> None:
         return
     for name, (file, place) in found.items():
         if _STATE in name:
-            weight = name.partition(_STATE)[0]
-            _check_4bit(weight, _state(weight, name, file, place), places)
+            weight, _, kind = name.partition(_STATE)
+            _check_4bit(weight, kind, _state(weight, name, file, place), places)
     stray = [n for n, p in places.items() if p.dtype == "U8" and n.endswith(".weight") and not _has_state(n, places)]
     if stray:
         raise CheckpointError(f"{stray[0]}: lacks its quant_state", _AGAIN)
@@ -62,12 +63,12 @@ def _state(weight: str, name: str, file: Path, place: Place) -> dict[str, Any]:
         return parse_table(opened.read(place.end - place.begin), f"{file}: {name}")
 
 
-def _check_4bit(weight: str, state: Mapping[str, Any], places: Mapping[str, Place]) -> None:
+def _check_4bit(weight: str, kind: str, state: Mapping[str, Any], places: Mapping[str, Place]) -> None:
     shape = state.get("shape")
     if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
         raise _wrong(weight, "quant_state", f"the shape {str(shape)[:40]}", "two sides")
-    if state.get("quant_type") not in ("nf4", "fp4"):
-        raise _wrong(weight, "quant_state", f"the kind {str(state.get('quant_type'))[:20]!r}", "nf4 or fp4")
+    if kind not in ("nf4", "fp4") or state.get("quant_type") != kind:
+        raise _wrong(weight, "quant_state", f"of the kind {str(state.get('quant_type'))[:20]!r}", f"{kind!r}")
     nested = "nested_offset" in state
     for name in ("dtype", "nested_dtype") if nested else ("dtype",):
         if state.get(name) not in _DTYPES:
@@ -79,7 +80,7 @@ def _check_4bit(weight: str, state: Mapping[str, Any], places: Mapping[str, Plac
         size = _block_size(weight, "nested_blocksize", state)
         expected |= {"nested_absmax": ("F32", math.ceil(scales / size)), "nested_quant_map": ("F32", 256)}
         offset = state["nested_offset"]
-        if type(offset) not in (int, float) or not math.isfinite(offset):
+        if type(offset) not in (int, float) or not abs(offset) < _LARGEST:  # NaN is not
             raise _wrong(weight, "nested_offset", str(offset)[:20], "a finite number")
     for part in _PARTS:
         _check_part(weight, part, places.get(f"{weight}.{part}"), expected.get(part))

@@ -234,6 +234,30 @@ main()
     assert (status, out, err.strip()) == (130, "", "")
 
 
+def test_ctrl_c_in_a_terminal_s_chat_stops_what_is_done_and_nothing_else() -> None:
+    body = """
+import threading
+from gama import interrupts
+from gama_cli.chat_terminal import Terminal
+class Session:
+    is_answering, stop = False, threading.Event()
+class Lost:
+    def __del__(self):
+        send()
+def decoding(request):
+    Lost()  # as in a callback of a decoder
+    while True:
+        interrupts.check()
+        yield from ()
+def command():
+    print(Terminal(Session(), decoding, picture=False)._do({}), interrupts.pending(), flush=True)
+    time.sleep(0.5)
+    print("still here")
+interrupts.run(command)
+"""
+    assert ended(body) == (0, "False False\nstill here\n", "stopped\n")
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         rows(tmp_path, 3)

@@ -19,6 +19,7 @@ import gama
 from gama import audio
 from gama.audio import Waveform
 from gama.checkpoints.bundled import model_folder
+from gama.checkpoints.file_hashes import FILE as RECORD
 from gama.errors import CheckpointError, GamaError, PromptError
 from gama.export.clips import generated_clips
 from gama.export.metadata import model_hash

@@ -83,7 +83,7 @@ def _by_libsndfile() -> Iterator[tuple[str, bytes]]:
     import soundfile
 
     for form in soundfile.available_formats():
-        for subtype in soundfile.available_subtypes(form) if form != "RAW" else ():
+        for subtype in soundfile.available_subtypes(form) if form not in ("RAW", "SD2") else ():
             file = io.BytesIO()
             with contextlib.suppress(soundfile.LibsndfileError, ValueError, TypeError):
                 with soundfile.SoundFile(file, "w", 8_000, 1, format=form, subtype=subtype) as out:

@@ -156,6 +156,8 @@ def _setting(field: str, value: Any, chance: random.Random) -> Any:
         n, k = value
         odd += [[2 * n, k], [n, 2 * k], [k, n], [n], [n, k, 1], [0, k], [-n, -k], [n * k, 1], [1, n * k], [n + 64, k]]
         odd += [[n, k + 64], [2**40, 2**40], [n // 2, k], ["a", "b"], [1.0, 2.0], [None, None]]
+    if field == "nested_offset":  # another finite one is contents, which a hash tells and no length
+        odd = [None, "x", [], {}, float("nan"), float("inf"), -float("inf"), 10**400, "1.0", True]
     if field.endswith("dtype"):
         odd += ["float16", "load", "uint8", "nn", "Tensor", "int4"]
     if field == "quant_type":

@@ -1,4 +1,4 @@
-"""Inputs tried in processes of their own, so that a crash, an endless loop or a flood of memory is counted, not suffered.
+"""Inputs tried in processes of their own: a crash, an endless loop or a flood of memory is counted, and no more.
 
 A worker is a Python process that calls one function for each line of arguments it is given and answers with a verdict.
 """

@@ -17,6 +17,7 @@ from training import tiny
 
 import gama
 from gama.checkpoints.apart import base_of, is_apart, weights_sha256
+from gama.checkpoints.file_hashes import FILE as RECORD
 from gama.checkpoints.inspection import inspect
 from gama.errors import CheckpointError, RecipeError
 from gama.export.adapter import export_adapter
@@ -141,7 +142,7 @@ def test_a_base_with_other_weights_is_refused(made: Made, tmp_path: Path) -> Non
 
 
 def test_a_tower_of_another_model_is_refused(made: Made, tmp_path: Path) -> None:
-    shutil.copytree(made.two, tmp_path / "two")
+    shutil.copytree(made.two, tmp_path / "two", ignore=shutil.ignore_patterns(RECORD))
     shutil.copy(made.two / "adapter_model.safetensors", tmp_path / "two/audio_tower.safetensors")
     with pytest.raises(CheckpointError, match=r"audio_tower.safetensors: \d+ weight\(s\) are missing or too many"):
         logits(tmp_path / "two")
