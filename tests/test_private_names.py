@@ -7,6 +7,7 @@ in ``PRIVATE`` with the reason; a use that is not listed fails, and so does an e
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ USED = {
     "_modules": Private(lambda: nn.Linear(1, 1), "modules of one module"),
     "_cdata": Private(lambda: torch.zeros(1).untyped_storage(), "the identity of a storage without data"),
     "_version": Private(lambda: torch.zeros(1), "whether a weight was changed in place since it was read"),
+    "_run_exitfuncs": Private(lambda: atexit, "exit functions of a process that a signal ends without its threads"),
     "_prepare_inputs": Private(lambda: Trainer, "moves a batch to the device as the Trainer does", ("inputs",)),
     "bitsandbytes._ops": Private(lambda: bitsandbytes, "registers the operators that a 4-bit layer calls"),
     "torch._subclasses.fake_tensor": Private(lambda: torch._subclasses, "tensors without data, for the memory plan"),

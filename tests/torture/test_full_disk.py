@@ -1,4 +1,4 @@
-"""Full disks and pairs of commands; ``GAMA_TORTURE_SEED`` and ``GAMA_TORTURE_COUNT`` choose others, and more."""
+"""A full disk for some commands, and some pairs of commands on one target."""
 
 from __future__ import annotations
 
@@ -6,36 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from torture import concurrency, full_disk
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="file systems and limits as POSIX has them")
 
 
-def _number(name: str, default: int) -> int:
-    return int(os.environ.get(f"GAMA_TORTURE_{name}", default))
-
-
-@pytest.mark.slow
-def test_a_full_disk_at_any_moment() -> None:
-    from torture import full_disk
-
-    outcome = full_disk.run(_number("SEED", 0), _number("COUNT", 40))
-    assert outcome.failures == ()
-    assert outcome.held == outcome.tried
-
-
-@pytest.mark.slow
-def test_two_commands_on_one_target() -> None:
-    from torture import concurrency
-
-    outcome = concurrency.run(_number("SEED", 0), _number("COUNT", 12))
-    assert outcome.failures == ()
-    assert outcome.held == outcome.tried
-
-
 @pytest.mark.parametrize("name", ["config", "recipes", "combine", "device", "table"])
 def test_a_full_disk(tmp_path: Path, name: str) -> None:
-    from torture import full_disk
-
     full_disk.write_inputs(tmp_path)
     (case,) = (case for case in full_disk.CASES if case.name == name)
     assert full_disk.attempt(case, 0, tmp_path) == ""
@@ -43,8 +20,6 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["settings", "answers"])
 def test_a_pair(tmp_path: Path, name: str) -> None:
-    from torture import concurrency
-
     concurrency.write_inputs(tmp_path)
     (pair,) = (pair for pair in concurrency.PAIRS if pair.name == name)
     assert concurrency.attempt(pair, 0.0, tmp_path) == ""
