@@ -160,24 +160,26 @@ def test_a_line_without_end_through_a_pipe(clips: Path) -> None:
     assert done.stderr == "error: a line has more than 1048576 characters (ask in short)\n"
 
 
+CLOSED = "error: standard output: cannot be written: it is closed (give another path)\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are closed by a shell")
 @pytest.mark.parametrize(
-    ("words", "out"),
-    [("chat --json <&-", ["ready", "end"]), ("chat <&-", []), ("chat --json >&-", None), ("chat >&- <&-", None)],
+    ("words", "status", "out", "error"),
+    [
+        ("chat --json <&-", 0, ["ready", "end"], ""),
+        ("chat <&-", 0, [], ""),
+        ("chat --json >&-", 1, [], CLOSED),
+        ("chat >&- <&-", 0, [], ""),
+    ],
 )
-def test_closed_streams(clips: Path, words: str, out: list[str] | None) -> None:
-    command = f'exec "$0" "$1" {words}'
+def test_closed_streams(clips: Path, words: str, status: int, out: list[str], error: str) -> None:
+    command = ["sh", "-c", f'exec "$0" "$1" {words}', *PROGRAM]
     done = subprocess.run(
-        ["sh", "-c", command, *PROGRAM],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    if out is not None:
-        assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == out
+    assert (done.returncode, done.stderr) == (status, error)
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == out
 
 
 def test_malformed_lines_at_random(clips: Path) -> None:
