@@ -31,7 +31,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a GAMA model's folder, after what costs little has been compared.
 
     Raises:
-        CheckpointError: for another kind of model, a file that is a pointer or a web page, a file that was changed since
+        CheckpointError: for another kind of model, a pointer or a web page in place of a file, a file that was changed since
             the folder was written, and numbers that no model has.
     """
     file = folder / "config.json"

@@ -76,7 +76,9 @@ def read_header(path: Path) -> dict[str, Place]:
 def _place(entry: Any, start: int, where: str) -> Place:
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"{where} has no dtype, shape and place")
-    dtype, shape, offsets = (entry.get(name) for name in ("dtype", "shape", "data_offsets"))
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not _whole(shape) or not _whole(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{where} has no dtype, shape and place")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:

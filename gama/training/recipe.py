@@ -312,8 +312,8 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _beside(path: Path, name: str) -> Any:
     file = path.parent / name
-    if not file.is_file():
-        raise RecipeError(f"{path.name}: model names {name!r}, which does not lie beside it")
+    if len(name.encode(errors="replace")) > _LONGEST_NAME or not file.is_file():
+        raise RecipeError(f"{path.name}: model names {shown(name)}, which does not lie beside it")
     return read_yaml(file)
 
 

@@ -127,7 +127,7 @@ def _old(folder: Path, chance: random.Random) -> Path:
 
 def _strange_values(folder: Path, chance: random.Random) -> Path:
     """Weights beside and among values of every kind, under keys of every kind."""
-    weights = _stage()
+    weights: dict[Any, Any] = _stage()
     values: list[Any] = [
         *(np.zeros(3), np.float64(0.5), np.random.RandomState(0).get_state(), np.random.default_rng(0)),
         *(Namespace(lr=1e-4, nested=Namespace(x=1)), {1, 2}, 1j, b"x", bytearray(8), "\ud800", 10**400, None),

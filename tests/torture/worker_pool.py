@@ -13,12 +13,15 @@ import selectors
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_LOOK = 1.0  # seconds between two looks at a worker
+_PATIENCE = 20  # times its seconds that a worker which computes nothing is waited for
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -67,7 +70,7 @@ def run_isolated(
         function: ``module:name``; it returns (kind, text).
         arguments: of the calls; JSON.
         processes: at a time.
-        seconds: that a call may take.
+        seconds: of the processor that a call may take.
         memory: bytes that a process may map beyond what it maps before its first call.
         environment: of the processes, beside this one's.
     """
@@ -104,11 +107,15 @@ class _Worker:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(list(arguments)) + "\n")
         process.stdin.flush()
+        until = _processor_time(process.pid) + self._seconds
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(self._seconds):
-                self.close()
-                return "slow", f"more than {self._seconds:g} s"
+            begun = time.monotonic()
+            while not selector.select(_LOOK):
+                waited = time.monotonic() - begun > _PATIENCE * self._seconds
+                if waited or _processor_time(process.pid) > until:
+                    self.close()
+                    return "slow", "no answer" if waited else f"more than {self._seconds:g} s"
         line = process.stdout.readline()
         if not line:
             status = process.wait()
@@ -134,6 +141,15 @@ class _Worker:
                 text=True,
             )
         return self._process
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process has computed: a busy machine makes no call slow. 0 for one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def judged(attempt: Callable[[], str | None]) -> tuple[str, str]:

@@ -74,6 +74,7 @@ def test_the_model_may_lie_in_a_file_and_still_be_overridden(tmp_path: Path) -> 
         ("data.manifests=one.json", "data.manifests is 'one.json', expected a list"),
         (f"data.manifests=[{'a' * 300}]", "data: 'aaaa.*' is no name of a manifest"),
         ("data.manifests=['']", "data: '' is no name of a manifest"),
+        (f"model='{'9' * 300}'", "model names '999.*', which does not lie beside it"),
         ("data=3", "'data' is 3, expected keys and values"),
         ("loss.naming=.nan", "loss.naming is nan, expected a number"),
         ("loss.key_weight=0", "loss.key_weight is 0.0, expected more than 0"),
