@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from chat.person import PATIENCE, STUB
+from chat.stub import Stub
 from torture.bad_chat import run
 
-from gama.chat.events import Failed
+from gama.chat.events import Answered, Failed
 from gama.chat.paths import file_named, home_expanded, wanted
 from gama.chat.protocol import checked, perform, read_json
 from gama.chat.session import LONGEST_QUESTION, Session
@@ -185,3 +186,16 @@ def test_closed_streams(clips: Path, words: str, status: int, out: list[str], er
 def test_malformed_lines_at_random(clips: Path) -> None:
     """A sample of the battery of ``tests/torture/bad_chat.py``."""
     assert run(1, 150, PROGRAM).failures == ()
+
+
+def test_half_a_character_in_the_system_text(make: Callable[..., Session], stubs: list[Stub]) -> None:
+    """A tokenizer takes none, and every question after it failed."""
+    session = make(memory="full")
+    session.system = "b\udce9"  # as of --system with an undecodable byte
+    assert [type(event) for event in session.line("one")][-1] is Answered
+    list(session.line("/system a\ud800b"))
+    assert [type(event) for event in session.line("two \udfff")][-1] is Answered
+    assert [[turn.text for turn in turns] for turns in stubs[0].told] == [
+        ["b?", "one"],
+        ["a?b", "one", "I heard: one", "two ?"],
+    ]
