@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from chat.person import PATIENCE, STUB
+from chat.stub import Stub
 from torture.bad_chat import run
 
-from gama.chat.events import Failed
+from gama.chat.events import Answered, Failed
 from gama.chat.paths import file_named, home_expanded, wanted
 from gama.chat.protocol import checked, perform, read_json
 from gama.chat.session import LONGEST_QUESTION, Session
@@ -160,26 +161,41 @@ def test_a_line_without_end_through_a_pipe(clips: Path) -> None:
     assert done.stderr == "error: a line has more than 1048576 characters (ask in short)\n"
 
 
+CLOSED = "error: standard output: cannot be written: it is closed (give another path)\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are closed by a shell")
 @pytest.mark.parametrize(
-    ("words", "out"),
-    [("chat --json <&-", ["ready", "end"]), ("chat <&-", []), ("chat --json >&-", None), ("chat >&- <&-", None)],
+    ("words", "status", "out", "error"),
+    [
+        ("chat --json <&-", 0, ["ready", "end"], ""),
+        ("chat <&-", 0, [], ""),
+        ("chat --json >&-", 1, [], CLOSED),
+        ("chat >&- <&-", 0, [], ""),
+    ],
 )
-def test_closed_streams(clips: Path, words: str, out: list[str] | None) -> None:
-    command = f'exec "$0" "$1" {words}'
+def test_closed_streams(clips: Path, words: str, status: int, out: list[str], error: str) -> None:
+    command = ["sh", "-c", f'exec "$0" "$1" {words}', *PROGRAM]
     done = subprocess.run(
-        ["sh", "-c", command, *PROGRAM],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    if out is not None:
-        assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == out
+    assert (done.returncode, done.stderr) == (status, error)
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == out
 
 
 def test_malformed_lines_at_random(clips: Path) -> None:
     """A sample of the battery of ``tests/torture/bad_chat.py``."""
     assert run(1, 150, PROGRAM).failures == ()
+
+
+def test_half_a_character_in_the_system_text(make: Callable[..., Session], stubs: list[Stub]) -> None:
+    """A tokenizer takes none, and every question after it failed."""
+    session = make(memory="full")
+    session.system = "b\udce9"  # as of --system with an undecodable byte
+    assert [type(event) for event in session.line("one")][-1] is Answered
+    list(session.line("/system a\ud800b"))
+    assert [type(event) for event in session.line("two \udfff")][-1] is Answered
+    assert [[turn.text for turn in turns] for turns in stubs[0].told] == [
+        ["b?", "one"],
+        ["a?b", "one", "I heard: one", "two ?"],
+    ]
