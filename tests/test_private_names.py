@@ -124,7 +124,7 @@ def used_names() -> dict[str, str]:
             elif (
                 isinstance(node, ast.ImportFrom)
                 and node.module
-                and node.module.split(".")[0] not in ("gama", "gama_cli")
+                and node.module.split(".")[0] not in ("gama", "gama_cli", "_typeshed")
             ):
                 if any(is_private(part) for part in node.module.split(".")):
                     found[node.module] = f"{path}:{node.lineno}"
