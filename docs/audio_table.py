@@ -33,51 +33,12 @@ SHAPES = ((48_000, 2), (44_100, 2), (22_050, 2), (16_000, 1), (8_000, 1))
 
 # Muxers that write no file of sound: checksums, streams over a network, many files at once, devices, text.
 NO_FILES = frozenset(
-    [
-        "alsa",
-        "oss",
-        "fbdev",
-        "caca",
-        "sdl",
-        "opengl",
-        "xv",
-        "pulse",
-        "audiotoolbox",
-        "decklink",
-        "crc",
-        "md5",
-        "hash",
-        "streamhash",
-        "framecrc",
-        "framehash",
-        "framemd5",
-        "null",
-        "uncodedframecrc",
-        "ffmetadata",
-        "rtp",
-        "rtp_mpegts",
-        "rtsp",
-        "sap",
-        "whip",
-        "hls",
-        "hds",
-        "dash",
-        "smoothstreaming",
-        "segment",
-        "tee",
-        "fifo",
-        "image2",
-        "webm_chunk",
-        "webm_dash_manifest",
-        "mkvtimestamp_v2",
-        "data",
-        "rawvideo",
-        "stream_segment,ssegment",
-        "ssegment",
-        "stream_segment",
-        "video4linux2,v4l2",
-        "chromaprint",
-    ]
+    """
+    alsa oss fbdev caca sdl opengl xv pulse audiotoolbox decklink crc md5 hash streamhash framecrc framehash framemd5
+    null uncodedframecrc ffmetadata rtp rtp_mpegts rtsp sap whip hls hds dash smoothstreaming segment tee fifo image2
+    webm_chunk webm_dash_manifest mkvtimestamp_v2 data rawvideo stream_segment,ssegment ssegment stream_segment
+    video4linux2,v4l2 chromaprint
+    """.split()  # noqa: SIM905
 )
 
 

@@ -1,8 +1,8 @@
 """Whether a file holds what its headers promise, and what of it a decoder gets.
 
 libsndfile clamps most kinds to the bytes that are there, takes the last Ogg page it finds for the end, and guesses the
-length of an MP3 without a Xing header from its first frame (then cuts the rest off). FFmpeg plays what it finds. None of
-that may pass in silence, so the structure is read here before anything is decoded.
+length of an MP3 without a Xing header from its first frame (then cuts the rest off). FFmpeg plays what it finds. None
+of that may pass in silence, so the structure is read here before anything is decoded.
 """
 
 from __future__ import annotations
