@@ -92,7 +92,7 @@ def _twice(
     return Pair(name, words, words, one, check, every)
 
 
-_TRAIN = ("train", "--recipe", "mini", "--stage", "3", "--data", "rows.json", "--set", "max_steps=3")
+_TRAIN = ("train", "--recipe", "mini", "--stage", "3", "--from", "mini", "--data", "rows.json", "--set", "max_steps=3")
 PAIRS = (
     Pair("settings", ("config", "set", "seed", "1"), ("config", "set", "top_k", "2"), one=False, check=_settings),
     _twice("answers", ("ask", "--manifest", "rows.json", "--out", "OUT/answers.jsonl", *_SHORT), _answers),
