@@ -86,6 +86,8 @@ OVERRIDDEN = {
     "_save_checkpoint": Private(lambda: Trainer, "a checkpoint is written whole or not at all", ("model", "trial")),
     "_save": Private(lambda: Trainer, "LoRA and audio modules apart from the frozen language model"),
     "_load_from_checkpoint": Private(lambda: Trainer, "the same, read back"),
+    "_load_optimizer_and_scheduler": Private(lambda: Trainer, "a damaged file is an error of ours", ("checkpoint",)),
+    "_load_rng_state": Private(lambda: Trainer, "a damaged file is an error of ours", ("checkpoint",)),
 }
 
 PRIVATE = USED | OVERRIDDEN

@@ -196,5 +196,7 @@ def test_the_placeholder_is_never_an_answer() -> None:
 
 
 def test_a_whole_number_is_a_temperature() -> None:
-    drawn = list(decode(Fixed(torch.tensor([0.0, 0.1, 0.2, 0.1])), prompts([1]), Sampling(2, temperature=1, seed=0), [STOP]))  # type: ignore[arg-type]
+    drawn = list(
+        decode(Fixed(torch.tensor([0.0, 0.1, 0.2, 0.1])), prompts([1]), Sampling(2, temperature=1, seed=0), [STOP])
+    )  # type: ignore[arg-type]
     assert len(drawn) == 2
