@@ -29,6 +29,7 @@ class Checked:
         file: what libsndfile gets.
         codec: how its samples are coded where that has a name of its own.
         mpeg: the frames of an MP3.
+        frames: samples of each channel that the header states besides their bytes.
         unframed: where coded samples lie that are one packet for the decoder.
     """
 
@@ -38,6 +39,7 @@ class Checked:
     codec: str = ""
     mpeg: Mpeg | None = None
     unframed: range | None = None
+    frames: int | None = None
 
 
 def checked(source: Source) -> Checked:
@@ -56,7 +58,7 @@ def checked(source: Source) -> Checked:
         return Checked(source, form, riff.file, riff.codec, unframed=riff.unframed)
     if form.name in ("aiff", "caf"):
         riff = read_aiff(source) if form.name == "aiff" else read_caf(source)
-        return Checked(source, form, riff.file, riff.codec)
+        return Checked(source, form, riff.file, riff.codec, frames=riff.frames)
     if form.name == "mp3":
         return _mpeg(source)
     if form.name == "ogg" and holds_flac(source):

@@ -81,6 +81,8 @@ class SoundFileDecoder:
         frames: int = self._sound.frames
         if self._mpeg is not None and not 0 <= self._mpeg.frames - frames <= self.slack:
             return self._mpeg.frames  # of layer I or II, which have no header that counts, libmpg123 guesses
+        if self._clip.frames is not None and 0 <= frames < self._clip.frames < _ENDLESS:
+            return self._clip.frames  # part of the packet table is missing
         return frames if 0 <= frames < _ENDLESS else None
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ def _au(source: Source) -> End:
 def _caf(source: Source) -> End:
     position = 8
     for _ in range(_MAX_PIECES):
-        if position >= source.size:
+        if position + 12 > source.size:  # libsndfile leaves a byte behind ALAC
             break
         name, size = source.read_at(position, 4), _number(source, position + 4, 8, "big")
         if size >= 1 << 63:  # "up to the end", which the samples alone may say

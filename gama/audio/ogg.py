@@ -6,18 +6,16 @@ silence (RFC 3533, section 6).
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from collections.abc import Iterator
-from typing import IO
 
+from gama.audio.overlay import Part, joined
 from gama.audio.source import Source
 
 _HEADER = 27  # bytes, then one per segment
 _END_OF_STREAM = 4
 _BEGIN_OF_STREAM = 2
 _READ = 2**20
-_IN_MEMORY = 64 * 2**20  # bytes held before they go to a temporary file
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -56,18 +54,14 @@ def flac_of(source: Source) -> Source:
         AudioError: as :func:`check_ogg`.
     """
     check_ogg(source)
-    native: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (closed with the decoder)
-    native.write(b"fLaC")
+    parts: list[Part] = [b"fLaC"]
     skipped = 13  # 0x7F, "FLAC", version, number of headers, and "fLaC"
     stream = source.read_at(14, 4)
-    for _, page in _pages(source):
+    for position, page in _pages(source):
         if page[14:18] == stream:
-            content = page[_HEADER + page[26] :]
-            native.write(content[skipped:])
+            parts.append(range(position + _HEADER + page[26] + skipped, position + len(page)))
             skipped = 0
-    size = native.tell()
-    native.seek(0)
-    return Source(native, size, source.given)
+    return Source(joined(source.file, parts), sum(map(len, parts)), source.given)
 
 
 def _pages(source: Source) -> Iterator[tuple[int, bytes]]:

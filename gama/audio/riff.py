@@ -42,12 +42,14 @@ class Riff:
         codec: how the samples are coded, in a word; empty where they are plain ones.
         mpeg: the samples as a clip of its own, where they are MPEG frames.
         unframed: where the samples lie, if nothing between their packets tells where one ends.
+        frames: samples of each channel, where the header states them besides their bytes.
     """
 
     file: IO[bytes]
     codec: str = ""
     mpeg: Source | None = None
     unframed: range | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,24 +190,27 @@ def read_caf(source: Source) -> Riff:
     """The chunks of a CAF, whose sizes have been compared with the file's."""
     parts: list[Part] = [range(0, 8)]
     position = 8
-    is_plain = True
+    is_plain, frames = True, None
     for _ in range(_MAX_CHUNKS):
         head = source.read_at(position, 12)
         if len(head) < 12:
             break
         size = int.from_bytes(head[4:], "big")
         end = source.size if size >= 1 << 63 else position + 12 + size
+        if head[:4] == b"pakt":
+            frames = int.from_bytes(source.read_at(position + 20, 8), "big")
         if head[:4] in _CAF_KEPT:
-            parts.append(range(position, end))
+            parts.append(range(position, min(end, source.size)))
         else:
             is_plain = False
         position = end
     coded = source.read_at(28, 4) if source.read_at(8, 4) == b"desc" else b""
     codec = "" if coded == b"lpcm" else _name(coded)
+    frames = frames if coded == b"alac" else None
     if is_plain:
         source.file.seek(0)
-        return Riff(source.file, codec)
-    return Riff(joined(source.file, parts), codec)
+        return Riff(source.file, codec, frames=frames)
+    return Riff(joined(source.file, parts), codec, frames=frames)
 
 
 def _name(code: bytes) -> str:
