@@ -1,10 +1,12 @@
 # The lines that CI runs, and the sets of dependencies that the tests are run on. PYTHON picks the interpreter.
 PYTHON ?= python3
 UV ?= uv
+SEED ?= 1
+MINUTES ?= 20
 SETS = --extra dev --extra ray --extra record
 ALL = .[dev,ray,record]
 
-.PHONY: test fast lint lock lowest newest
+.PHONY: test fast lint slow torture lock lowest newest
 
 test:  ## what a newcomer runs
 	$(PYTHON) -m pytest
@@ -14,6 +16,12 @@ fast:  ## stop at the first failure; the tests that need no torch
 
 lint:
 	ruff check . && ruff format --check . && mypy
+
+slow:  ## what takes long, a part of the batteries among it
+	$(PYTHON) -m pytest -m slow
+
+torture:  ## bad input, signals, full disks, a hostile hub: 20 minutes; SEED and MINUTES are yours
+	$(PYTHON) tests/torture/battery.py --seed $(SEED) --minutes $(MINUTES)
 
 lock:  ## constraints.txt and constraints/lowest.txt anew from pyproject.toml; then run the tests
 	# torch stays on the release for which the CI machines carry a build for CPUs alone; newer ones are seen by 'newest'

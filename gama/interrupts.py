@@ -31,6 +31,7 @@ INTERRUPTED = 130
 _WATCH = 0.1  # seconds between two looks at whether the exception is still on its way
 _PATIENCE = 2.0  # seconds in which a second Ctrl-C does not disturb the end that the first one began
 _LAST_WORDS = 1.5  # seconds for exit functions
+_IMPORT = 0.7  # seconds in which an import may come to its end
 _WAKING = signal.SIGURG if hasattr(signal, "SIGURG") else signal.SIGINT  # means nothing to anybody here
 _PAUSES = (0.01, 0.1, 0.3)  # seconds: once is enough unless the wait has not begun
 
@@ -55,6 +56,7 @@ class _State:
         raised: the exception, as long as somebody holds it.
         at: when it was raised.
         is_watched: whether the watch runs.
+        since: when the first signal came.
         heard: the end of a pipe into which Python writes the number of every signal as it comes.
         is_ending: the exception has arrived where the process ends.
         is_finished: the command had ended before any signal came.
@@ -65,6 +67,7 @@ class _State:
         self.raised: weakref.ref[BaseException] | None = None
         self.at = 0.0
         self.is_watched = False
+        self.since = 0.0
         self.heard: int | None = None
         self.is_ending = False
         self.is_finished = False
@@ -117,13 +120,30 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     if _state.is_finished:
         _state.number = number
         _exit()
-    _state.number = _state.number or number
+    if not _state.number:
+        _state.number, _state.since = number, time.monotonic()
     if _state.is_ending or (_state.is_on_its_way() and time.monotonic() - _state.at < _PATIENCE):
         return
     if not _state.is_watched:
         _state.is_watched = True
         _thread.start_new_thread(_watch, ())  # threading's own start takes a lock that this thread may hold
-    raise _exception()
+    if not _is_importing(frame):
+        raise _exception()
+    if time.monotonic() - _state.since > _IMPORT:
+        _state.is_ending = True
+        _leave()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: torch's C++ aborts the process on an exception that passes through it then.
+
+    The watch comes again when that may be over; nothing is written meanwhile, so a long import may be left for good.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _exception() -> BaseException:

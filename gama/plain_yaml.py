@@ -67,12 +67,12 @@ def _check_events(text: str) -> None:
     opened: list[tuple[str | None, int]] = []  # anchor of each open collection, and the nodes before it
     nodes = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = 0 if event.start_mark is None else event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 raise PlainYamlError(f"line {line}: the alias {event.anchor!r} stands for nothing, or for itself")
             nodes += sizes[event.anchor]
-        elif isinstance(event, yaml.NodeEvent):
+        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             if event.tag is not None:
                 raise PlainYamlError(f"line {line} carries the tag {event.tag!r}")
             nodes += 1

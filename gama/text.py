@@ -8,8 +8,12 @@ from typing import Any
 
 # C0, DEL and C1 controls; Arabic letter mark, directional marks, embeddings and isolates; line and paragraph
 # separators; byte order mark and interlinear marks; surrogates, in which Python carries undecodable file name bytes.
+# Zero-width characters and tags, with which two names look the same; joiners stand in emoji and in Indic and Persian
+# words, so those are shown between letters of such (they join nothing else).
 _CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+    "|(?<![\u0600-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]"
 )
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -18,7 +22,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def printable(text: str) -> str:
     r"""Escape what would move the cursor, colour, reorder or break a line.
 
-    Controls become ``\xNN`` (undecodable file name bytes too) or ``\uNNNN``; all other Unicode is left alone.
+    Controls and zero-width characters become ``\xNN`` (undecodable file name bytes too), ``\uNNNN`` or
+    ``\UNNNNNNNN``; all other Unicode is left alone.
     """
     return _CONTROLS.sub(lambda match: _escape(ord(match.group())), text)
 
@@ -52,10 +57,10 @@ def json_text(value: Any, *, finite: bool = True) -> str:
     import json
 
     text = json.dumps(value, ensure_ascii=False, allow_nan=not finite)
-    return _CONTROLS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _CONTROLS.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def _escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

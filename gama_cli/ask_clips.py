@@ -85,6 +85,7 @@ class Session:
 
         how = how_of(self.options)
         waveforms = read(request.clips, asking(**how))
+        _warn(waveforms)
         sampling = {key: how[key] for key in SAMPLING}
         if request.clips is None:
             return None, sampling
@@ -109,10 +110,16 @@ class Session:
 
         how = asking(**how_of(self.options))
         failed: set[str] = set()
+        warned: list[Any] = []
         found = replies(lambda: self.gama, requests, how, batch_size=self.options["batch_size"])
         for request, reply in zip(requests, found, strict=True):
             if reply.answer is not None:
+                if request.clips not in warned:
+                    _warn(reply.answer.clips)
+                    warned.append(request.clips)
                 self._put(request, reply.answer, named=named, questioned=questioned)
+            elif not named and isinstance(reply.error, AudioError):  # nothing is left to answer
+                raise reply.error
             else:
                 text = str(reply.error)
                 if named and not isinstance(reply.error, AudioError):  # which names its clip itself
@@ -140,6 +147,14 @@ class Session:
     def _line(self, request: Request, answer: Answer) -> None:
         told = {"clip": request.clips, "question": request.question, "answer": str(answer)}
         console.json_line({**told, **facts(answer, self.gama, self.options)})
+
+
+def _warn(clips: Sequence[Waveform]) -> None:
+    """Say of which clips the samples were never scaled to full scale: the answer is about a sound far too loud."""
+    for clip in clips:
+        if clip.over_range:
+            what = f"its samples reach {clip.peak_db:.0f} dB above full scale, [-1, 1] was expected"
+            console.warn(f"{clip.source}: {what}")
 
 
 def _shown(text: str) -> str:
@@ -198,6 +213,7 @@ def _clip_facts(clip: Waveform) -> dict[str, Any]:
         "peak_db": _finite(clip.peak_db),
         "rms_db": _finite(clip.rms_db),
         "silent": clip.is_silent,
+        "over_range": clip.over_range,
     }
 
 

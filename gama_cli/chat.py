@@ -113,7 +113,7 @@ def run(
             from gama_cli.chat_json import hold as hold_json
 
             status = hold_json(session, perform, beginning)
-        elif sys.stdin.isatty() and (sys.stderr.isatty() or sys.stdout.isatty()):
+        elif _isatty(sys.stdin) and (_isatty(sys.stderr) or _isatty(sys.stdout)):
             from gama_cli.chat_terminal import Terminal
 
             if session.model.model in (None, *names()):
@@ -161,11 +161,17 @@ def _performing(session: Session, log: Path | None, clips: tuple[str, ...], stac
     return lambda request: written.watched(request, perform(session, request))
 
 
+def _isatty(stream: Any) -> bool:
+    """Whether a stream is a terminal; a closed one is None."""
+    return stream is not None and bool(stream.isatty())
+
+
 def _leave_loading_behind(session: Session, status: int) -> None:
     """End here when the model is still on its way: the interpreter would wait for, or fall over, a thread in torch."""
     if session.is_loading:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(status)
 
 

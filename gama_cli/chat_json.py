@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gama import __version__, interrupts
 from gama.chat.events import Event, Failed, Left, row
-from gama.chat.protocol import checked
+from gama.chat.protocol import checked, read_json, request_id
 from gama.errors import GamaError
 from gama_cli import console
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gama.chat.session import Session
     from gama_cli.chat import Perform
 
+LONGEST_LINE = 2**20
+"""Bytes of a request; a longer line is passed over and answered with an error."""
 _AGAIN = 3.0  # seconds in which a second SIGINT ends the program, however many requests are waiting
 
 
@@ -69,7 +71,8 @@ def _served(perform: Perform, request: dict[str, Any]) -> bool:
 
 def _emit(record: dict[str, Any]) -> None:
     console.json_line(record)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by whoever started this
+        sys.stdout.flush()
 
 
 class _Reader:
@@ -101,13 +104,19 @@ class _Reader:
                 self._session.stop.clear()
 
     def _run(self) -> None:
-        for line in _lines(sys.stdin.fileno()):
-            if line.strip():
-                self._take(line)
-        self._queue.put(None)
+        try:
+            if sys.stdin is not None:  # closed by whoever started this
+                for line in _lines(sys.stdin.fileno()):
+                    if line is None or line.strip():
+                        self._take(line)
+        except OSError as error:
+            failed = Failed(f"requests cannot be read: {error.strerror or error}")
+            self._queue.put((self._read + 1, {"failed": failed}))
+        finally:
+            self._queue.put(None)
 
-    def _take(self, line: bytes) -> None:
-        request = _parsed(line)
+    def _take(self, line: bytes | None) -> None:
+        request = _too_long() if line is None else _parsed(line)
         with self._lock:
             if request.get("do") == "stop":
                 self._stopped = self._read
@@ -118,28 +127,46 @@ class _Reader:
             self._queue.put((self._read, request))
 
 
-def _lines(descriptor: int) -> Iterator[bytes]:
-    """Lines of a file descriptor.
+def _lines(descriptor: int) -> Iterator[bytes | None]:
+    """Lines of a file descriptor; None for one that is longer than :data:`LONGEST_LINE`.
 
     Not of ``sys.stdin``: a thread that waits in its buffer when the program ends keeps it from ending.
     """
-    rest = b""
-    while block := os.read(descriptor, 65536):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    yield rest
+    rest, is_too_long = bytearray(), False
+    while block := _read(descriptor):
+        first, *others = block.split(b"\n")
+        rest += first
+        for piece in others:
+            yield None if is_too_long or len(rest) > LONGEST_LINE else bytes(rest)
+            rest, is_too_long = bytearray(piece), False
+        if len(rest) > LONGEST_LINE:
+            rest, is_too_long = bytearray(), True
+    yield None if is_too_long else bytes(rest)
+
+
+def _read(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, 65536)
+        except BlockingIOError:  # whoever started this does not wait for its own end of the pipe
+            select.select([descriptor], [], [])
+
+
+def _too_long() -> dict[str, Any]:
+    return {"failed": Failed(f"a line has more than {LONGEST_LINE} bytes", "a request is one short line of JSON")}
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
     """A request, or what is wrong with it under ``failed``."""
     try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        request = read_json(line)
+    except ValueError as error:
         return {"failed": Failed(f"a line is not JSON: {error}", 'such as {"do": "ask", "question": "what happened?"}')}
+    own: dict[str, Any] = {}
     try:
+        own = request_id(request)
         return checked(request)
     except GamaError as error:
-        own = {"id": request["id"]} if isinstance(request, dict) and "id" in request else {}
         return {"failed": Failed(error.message, error.hint), **own}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,6 +17,9 @@ from gama_cli import console
 if TYPE_CHECKING:
     from gama.chat.session import Session
     from gama_cli.chat import Perform
+
+LONGEST_LINE = 2**20
+"""Characters of a question, path or command; a longer line is passed over and answered with an error."""
 
 
 def hold(session: Session, perform: Perform, beginning: Iterable[dict[str, Any]]) -> int:
@@ -30,12 +33,27 @@ def hold(session: Session, perform: Perform, beginning: Iterable[dict[str, Any]]
     failed = False
     for request in beginning:
         failed |= _shown(perform(request))[1]
-    for line in sys.stdin:
-        left, wrong = _shown(perform({"do": "line", "text": line}))
+    for line in _lines(sys.stdin):
+        left, wrong = _shown(_too_long() if line is None else perform({"do": "line", "text": line}))
         failed |= wrong
         if left:
             break
     return 1 if failed else 0
+
+
+def _lines(stream: TextIO | None) -> Iterator[str | None]:
+    """Lines of stdin, which may be closed; None for one that is longer than a line can be."""
+    while stream is not None and (line := stream.readline(LONGEST_LINE + 1)):
+        if len(line) <= LONGEST_LINE:
+            yield line
+            continue
+        while line and not line.endswith("\n"):
+            line = stream.readline(LONGEST_LINE)
+        yield None
+
+
+def _too_long() -> Iterator[Event]:
+    yield Failed(f"a line has more than {LONGEST_LINE} characters", "ask in short")
 
 
 def _shown(events: Iterable[Event]) -> tuple[bool, bool]:
@@ -59,7 +77,8 @@ def _shown(events: Iterable[Event]) -> tuple[bool, bool]:
                     console.note(line)
             case Attached(clip):
                 console.note(f"{clip.name}: {described(clip.facts)}")
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by whoever started this
+        sys.stdout.flush()
     return left, failed
 
 

@@ -121,7 +121,7 @@ class LazyGroup(click.Group):
             try:
                 if debug:
                     traceback.print_exception(error)
-                status = _report(error)
+                status = _report(error, words)
             except OSError:  # the error cannot be told, for stderr is what cannot be written
                 let_go(sys.stderr)
                 status = 1
@@ -148,15 +148,15 @@ def _unknown_command(given: str, names: list[str]) -> str:
     return f"no command {given!r}; there are: {', '.join(names)}"
 
 
-def _report(error: Exception) -> int:
-    """Print one line for the error and return the exit status."""
+def _report(error: Exception, words: Sequence[str] = ()) -> int:
+    """Print one line for the error that ``words`` led to and return the exit status."""
     if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
         return interrupts.INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
     if isinstance(error, click.ClickException):
-        console.fail(_with_help_command(error))
+        console.fail(_dashed_file(error, words) or _with_help_command(error))
         return error.exit_code
     if isinstance(error, GamaError):
         console.fail(str(error))
@@ -184,6 +184,21 @@ def _text_of(error: OSError) -> str | None:
     if error.filename is not None:
         return f"{error.strerror or type(error).__name__}: {os.fsdecode(error.filename)}"
     return str(output_error("a file", error)) if error.errno in _FULL else None
+
+
+def _dashed_file(error: click.ClickException, words: Sequence[str]) -> str | None:
+    """What to do about a file whose name begins with a dash and was read as options; None where none was given."""
+    if not isinstance(error, click.NoSuchOption):
+        return None
+    for word in words[: words.index("--") if "--" in words else None]:
+        if word.startswith(error.option_name[:2]) and (os.path.exists(word) or _is_file_name(word)):
+            return f"{word!r} begins with a dash and is read as options: give ./{word}, or put -- before the clips"
+    return None
+
+
+def _is_file_name(word: str) -> bool:
+    suffix = Path(word).suffix
+    return not word.startswith("--") and "=" not in word and 3 <= len(suffix) <= 6 and suffix[1:].isalnum()
 
 
 def _with_help_command(error: click.ClickException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gama import locks
-from gama.errors import LockedError, OutputError
+from gama.errors import CheckpointError, LockedError, OutputError
 
 HOLD = "import sys, time; from pathlib import Path; from gama.locks import locked\n"
 HOLD += "with locked(Path(sys.argv[1]), 'the run'): print('locked', flush=True); time.sleep(60)"
@@ -138,3 +138,20 @@ def test_the_full_disk_does_not_unlock(tmp_path: Path, monkeypatch: pytest.Monke
     refused = pytest.raises(LockedError, match="another process is writing the run")
     with locks.locked(tmp_path / "out", "the run"), refused, locks.locked(tmp_path / "out", "the run"):
         pass
+
+
+@pytest.mark.parametrize("module", ["checkpoints", "export"])
+def test_a_folder_that_appeared_since_it_was_checked_is_not_replaced(tmp_path: Path, module: str) -> None:
+    """Of two commands that began together, the one that comes to write last finds it before its work."""
+    from gama.checkpoints import folders as checkpoints
+    from gama.export import folders as export
+
+    staged = checkpoints.staged if module == "checkpoints" else export.new_folder
+    with staged(tmp_path / "out") as folder:
+        (folder / "first").write_text("first")
+        with pytest.raises(LockedError, match="this process has been writing"), staged(tmp_path / "out"):
+            pass
+    with pytest.raises(CheckpointError, match="exists"), staged(tmp_path / "out"):
+        raise AssertionError("the work was begun")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]

@@ -7,6 +7,7 @@ in ``PRIVATE`` with the reason; a use that is not listed fails, and so does an e
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ USED = {
     "_modules": Private(lambda: nn.Linear(1, 1), "modules of one module"),
     "_cdata": Private(lambda: torch.zeros(1).untyped_storage(), "the identity of a storage without data"),
     "_version": Private(lambda: torch.zeros(1), "whether a weight was changed in place since it was read"),
+    "_run_exitfuncs": Private(lambda: atexit, "exit functions of a process that a signal ends without its threads"),
     "_prepare_inputs": Private(lambda: Trainer, "moves a batch to the device as the Trainer does", ("inputs",)),
     "bitsandbytes._ops": Private(lambda: bitsandbytes, "registers the operators that a 4-bit layer calls"),
     "torch._subclasses.fake_tensor": Private(lambda: torch._subclasses, "tensors without data, for the memory plan"),
@@ -84,6 +86,8 @@ OVERRIDDEN = {
     "_save_checkpoint": Private(lambda: Trainer, "a checkpoint is written whole or not at all", ("model", "trial")),
     "_save": Private(lambda: Trainer, "LoRA and audio modules apart from the frozen language model"),
     "_load_from_checkpoint": Private(lambda: Trainer, "the same, read back"),
+    "_load_optimizer_and_scheduler": Private(lambda: Trainer, "a damaged file is an error of ours", ("checkpoint",)),
+    "_load_rng_state": Private(lambda: Trainer, "a damaged file is an error of ours", ("checkpoint",)),
 }
 
 PRIVATE = USED | OVERRIDDEN
@@ -122,7 +126,7 @@ def used_names() -> dict[str, str]:
             elif (
                 isinstance(node, ast.ImportFrom)
                 and node.module
-                and node.module.split(".")[0] not in ("gama", "gama_cli")
+                and node.module.split(".")[0] not in ("gama", "gama_cli", "_typeshed")
             ):
                 if any(is_private(part) for part in node.module.split(".")):
                     found[node.module] = f"{path}:{node.lineno}"

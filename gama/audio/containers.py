@@ -1,8 +1,8 @@
 """Whether a file holds what its headers promise, and what of it a decoder gets.
 
 libsndfile clamps most kinds to the bytes that are there, takes the last Ogg page it finds for the end, and guesses the
-length of an MP3 without a Xing header from its first frame (then cuts the rest off). FFmpeg plays what it finds. None of
-that may pass in silence, so the structure is read here before anything is decoded.
+length of an MP3 without a Xing header from its first frame (then cuts the rest off). FFmpeg plays what it finds. None
+of that may pass in silence, so the structure is read here before anything is decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import IO
 from gama.audio.flac import checked_flac
 from gama.audio.formats import FORMATS, Format, recognised
 from gama.audio.lengths import check_length
-from gama.audio.mpeg import checked_mpeg, id3_size
+from gama.audio.mpeg import Mpeg, checked_mpeg, id3_size
 from gama.audio.ogg import check_ogg, flac_of, holds_flac
 from gama.audio.riff import read_aiff, read_caf, read_wav
 from gama.audio.source import Source
@@ -28,7 +28,7 @@ class Checked:
         form: its kind.
         file: what libsndfile gets.
         codec: how its samples are coded where that has a name of its own.
-        frames: samples of each channel, where they were counted.
+        mpeg: the frames of an MP3.
         unframed: where coded samples lie that are one packet for the decoder.
     """
 
@@ -36,7 +36,7 @@ class Checked:
     form: Format
     file: IO[bytes]
     codec: str = ""
-    frames: int | None = None
+    mpeg: Mpeg | None = None
     unframed: range | None = None
 
 
@@ -72,7 +72,7 @@ def checked(source: Source) -> Checked:
 
 def _mpeg(source: Source, codec: str = "") -> Checked:
     mpeg = checked_mpeg(source)
-    return Checked(source, FORMATS["mp3"], mpeg.file, codec, mpeg.frames)
+    return Checked(source, FORMATS["mp3"], mpeg.file(), codec, mpeg)
 
 
 def _without_id3(source: Source) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import soundfile
@@ -14,7 +14,7 @@ from gama.audio.arrays import Array, samples_of
 from gama.audio.containers import Checked, checked
 from gama.audio.formats import unknown
 from gama.audio.guarded import GuardedFile
-from gama.audio.quiet import quiet_mpg123
+from gama.audio.mpeg import Mpeg
 from gama.audio.resampling import check_rate
 from gama.audio.source import Source, named_error
 from gama.errors import AudioError
@@ -25,7 +25,6 @@ _BLOCK_VALUES = 131_072  # float32 values of all channels that a block holds
 _ENDLESS = 2**62  # libsndfile's frame count where a header leaves it open
 _OGG_PAGE = 2**18  # frames: 255 packets of 1024, which fill a page, are fewer
 _MP3_SLACK = 2 * 1152  # frames: whether the encoder's delay is counted and cut differs
-_MAX_CHANNELS = 1024  # libsndfile's own limit
 
 
 class Decoder(Protocol):
@@ -61,54 +60,63 @@ class SoundFileDecoder:
     """Decoding by libsndfile."""
 
     def __init__(self, clip: Checked) -> None:
-        self._source, self._file = clip.source, GuardedFile(clip.source, clip.file)
-        self._kind, self._counted = clip.form.name, clip.frames
-        self._sound = self._opened()
+        self._clip = clip
+        self._source, self._kind, self._mpeg = clip.source, clip.form.name, clip.mpeg
+        self._open(clip.file)
         self.rate, self.channels = self._sound.samplerate, self._sound.channels
         self.slack = _MP3_SLACK if self._kind == "mp3" else 0
         self.frames = self._frames()
         self._position = 0
 
-    def _opened(self) -> _SoundFile:
-        self._file.seek(0)
+    def _open(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        self._file = GuardedFile(self._source, file)
         try:
-            with quiet_mpg123(self._kind):
-                return _SoundFile(self._file)
+            self._sound = _SoundFile(self._file)
         except (soundfile.LibsndfileError, ValueError, TypeError) as failed:
             self._file.check()
             raise _Unopened(_reason(failed)) from failed
 
     def _frames(self) -> int | None:
         frames: int = self._sound.frames
-        if self._counted is not None and abs(self._counted - frames) > self.slack:
-            return self._counted
+        if self._mpeg is not None and not 0 <= self._mpeg.frames - frames <= self.slack:
+            return self._mpeg.frames  # of layer I or II, which have no header that counts, libmpg123 guesses
         return frames if 0 <= frames < _ENDLESS else None
 
     def close(self) -> None:
-        with quiet_mpg123(self._kind):
-            self._sound.close()
+        self._sound.close()
 
     def seek(self, frame: int) -> int:
+        if self._mpeg is not None:
+            return self._entered(self._mpeg, frame)
         if self._kind == "ogg":  # inside the last Vorbis page libsndfile lands some 50 samples off
             frame = min(frame, self._sound.frames - _OGG_PAGE)
         if frame <= 0:
             return 0
         try:
-            with quiet_mpg123(self._kind):
-                self._position = int(self._sound.seek(frame))
+            self._position = int(self._sound.seek(frame))
         except soundfile.LibsndfileError:  # a codec that goes forward only is read up to the span instead
             self._file.check()
             self.close()
-            self._sound = self._opened()
+            self._open(self._clip.file)
             self._position = 0
+        return self._position
+
+    def _entered(self, mpeg: Mpeg, frame: int) -> int:
+        delay = mpeg.delay(self._sound.frames)
+        found = None if delay is None else mpeg.entered(frame + delay)
+        if found is not None and delay is not None:
+            self.close()
+            self._open(found[0])
+            self._position = found[1] - delay
         return self._position
 
     def blocks(self) -> Iterator[Block]:
         block = np.empty((max(1, _BLOCK_VALUES // self.channels), self.channels), dtype=np.float32)
         # libFLAC takes what follows the last frame, a tag say, for a lost sync: nothing is asked of it after the end.
-        while self.frames is None or self._kind == "mp3" or self._position < self.frames:
+        while self.frames is None or self._position < self.frames:
             asked = len(block) if self.frames is None else min(len(block), self.frames - self._position)
-            part = self._read(block[: max(asked, 1) if self._kind != "mp3" else len(block)])
+            part = self._read(block[:asked])
             if not len(part):
                 return
             self._position += len(part)
@@ -118,8 +126,7 @@ class SoundFileDecoder:
         if self._kind == "flac":
             out.fill(np.nan)  # so that what was decoded before an error can be counted
         try:
-            with quiet_mpg123(self._kind):
-                part: Block = self._sound.read(out=out)
+            part: Block = self._sound.read(out=out)
         except soundfile.LibsndfileError as failed:
             self._file.check()
             decoded = int(np.isfinite(out[:, 0]).sum()) if self._kind == "flac" else 0

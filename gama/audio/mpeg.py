@@ -7,10 +7,12 @@ the frames are handed over: tags around them would be noted on stderr too.
 
 from __future__ import annotations
 
+import struct
+from array import array
 from dataclasses import dataclass
 from typing import IO
 
-from gama.audio.overlay import joined
+from gama.audio.overlay import Part, joined
 from gama.audio.source import Source
 
 _V1 = {  # kbit/s by layer (ISO/IEC 11172-3 table 2.4.2.3)
@@ -26,6 +28,8 @@ _SAME_STREAM = 0xFFFE0C00  # sync, version, layer and rate stay the same through
 _SEARCH = 65_536  # bytes in which the first frame must begin
 _READ = 2**20
 _MAX_TAGS = 1000
+_PREROLL = 20  # frames decoded before a span: those that lend it bits, and twice as many
+_DECODER_DELAY = 529  # samples
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,19 @@ class _Frame:
         return self.bits >> 19 & 3
 
     @property
+    def rate(self) -> int:
+        """Hz."""
+        return _RATES[self.version][self.bits >> 10 & 3]
+
+    @property
+    def is_mono(self) -> bool:
+        return self.bits >> 6 & 3 == 3
+
+    def is_like(self, other: _Frame) -> bool:
+        """Whether both can be of one stream."""
+        return not (self.bits ^ other.bits) & _SAME_STREAM and self.is_mono == other.is_mono
+
+    @property
     def layer(self) -> int:
         return 4 - (self.bits >> 17 & 3)
 
@@ -46,15 +63,25 @@ class _Frame:
         """Of each channel."""
         return 384 if self.layer == 1 else 576 if self.layer == 3 and self.version != 3 else 1152
 
+    def borrowed(self, head: bytes) -> int:
+        """Bytes of the frames before it that a frame of layer III uses."""
+        side = head[4:] if self.bits >> 16 & 1 else head[6:]
+        return int.from_bytes(side[:2], "big") >> 7 if self.version == 3 else side[0]
+
+    def silent(self, head: bytes, side: int, lent: int) -> bytes:
+        """Header and side information of the frame without sound; it hands the bytes lent to it on."""
+        checked = head[: 4 if self.bits >> 16 & 1 else 6]
+        mark = (min(lent, 511) << 7).to_bytes(2, "big") if self.version == 3 else bytes([min(lent, 255)])
+        return (checked + mark).ljust(side, b"\0")
+
     @property
     def side_bytes(self) -> int:
         """Header and side information of layer III, after which a Xing header lies."""
-        mono = self.bits >> 6 & 3 == 3
-        return (21 if mono else 36) if self.version == 3 else (13 if mono else 21)
+        return (21 if self.is_mono else 36) if self.version == 3 else (13 if self.is_mono else 21)
 
 
 def _parse(header: bytes) -> _Frame | None:
-    bits = int.from_bytes(header, "big")
+    bits = int.from_bytes(header[:4], "big")
     version, layer = bits >> 19 & 3, 4 - (bits >> 17 & 3)
     rate_index, bitrate_index = bits >> 10 & 3, bits >> 12 & 15
     if len(header) < 4 or bits >> 21 != 0x7FF or version == 1 or layer == 4 or rate_index == 3:
@@ -78,7 +105,7 @@ def find_frames(source: Source) -> int | None:
         if frame is not None:
             after = block[at + frame.size : at + frame.size + 4]
             follows = _parse(after)
-            if (follows is not None and not (follows.bits ^ frame.bits) & _SAME_STREAM) or (not after and not at):
+            if (follows is not None and follows.is_like(frame)) or (not after and not at):
                 return at
         at = block.find(b"\xff", at + 1)
     return None
@@ -86,15 +113,69 @@ def find_frames(source: Source) -> int | None:
 
 @dataclass(frozen=True)
 class Mpeg:
-    """The frames of an MP3.
+    """The frames of an MP3, as a file for libmpg123: frames and nothing else, with a right count of them in front.
+
+    They are handed over as MP3 in WAV. libsndfile finds out about a bare MP3 last, and before that it opens a file
+    named ``._`` in the current folder and takes it for a resource fork.
 
     Attributes:
-        file: for libmpg123: frames and nothing else, with a right count of them in front.
         frames: samples of each channel that they hold; an encoder's delay may be cut from them.
     """
 
-    file: IO[bytes]
     frames: int
+    _source: Source
+    _first: _Frame
+    _head: Part  # the first frame of the file, with the count; empty where none is needed
+    _offsets: array[int]  # of every frame that holds sound, and behind the last of each clip
+    _ranges: tuple[range, ...]
+    _delay_and_padding: tuple[int, int]
+
+    def file(self) -> IO[bytes]:
+        """All of it."""
+        return self._joined([self._head, *self._ranges])
+
+    def delay(self, decoded: int) -> int | None:
+        """Samples that libmpg123 cuts from the beginning, if it gives ``decoded`` in all; None if that is not clear."""
+        cut = self.frames - decoded
+        if cut in (0, _DECODER_DELAY):
+            return cut
+        delay, padding = self._delay_and_padding
+        return delay + _DECODER_DELAY if delay + padding == cut else None
+
+    def entered(self, sample: int) -> tuple[IO[bytes], int] | None:
+        """A file that begins some frames before ``sample``, and the sample it begins with; None near the beginning.
+
+        libmpg123's own seek gives wrong samples up to ten frames long where frames borrow bits from those before
+        them, with lines on stderr. Here the first frames, which borrow what is not there, are made silent.
+        """
+        first = frame = sample // self._first.samples - _PREROLL
+        if frame <= 0:
+            return None
+        parts: list[Part] = []
+        lent = 0
+        while self._first.layer == 3 and frame < first + _PREROLL // 2:
+            at = self._offsets[frame]
+            head = self._source.read_at(at, 8)
+            form = _parse(head)
+            if form is None or form.borrowed(head) <= lent:
+                break
+            side = form.side_bytes + (0 if form.bits >> 16 & 1 else 2)
+            parts += [form.silent(head, side, lent), range(at + side, at + form.size)]
+            lent += form.size - side
+            frame += 1
+        begin = self._offsets[frame]
+        parts += [range(max(part.start, begin), part.stop) for part in self._ranges if part.stop > begin]
+        if self._first.layer != 3:
+            return self._joined(parts), first * self._first.samples
+        count = _counting_frame(self._first, len(self._offsets) - first)
+        return self._joined([count, *parts]), first * self._first.samples + _DECODER_DELAY
+
+    def _joined(self, parts: list[Part]) -> IO[bytes]:
+        size = min(sum(map(len, parts)), 0xFFFFFFFF - 100)
+        channels = 1 if self._first.is_mono else 2
+        form = struct.pack("<HHIIHHHHIHHH", 0x55, channels, self._first.rate, 16_000, 1, 0, 12, 1, 2, 417, 1, 0)
+        head = b"RIFF" + struct.pack("<I", 50 + size) + b"WAVEfmt " + struct.pack("<I", len(form)) + form
+        return joined(self._source.file, [head + b"data" + struct.pack("<I", size), *parts])
 
 
 def checked_mpeg(source: Source) -> Mpeg:
@@ -108,21 +189,23 @@ def checked_mpeg(source: Source) -> Mpeg:
         raise source.error("is broken: no MPEG frames")
     frame = _parse(source.read_at(first, 4))
     assert frame is not None  # find_frames parsed it
-    position, clips = first, []
+    position, clips, offsets = first, [], array("q")
     while position < source.size:
-        clip = _clip(source, position, frame)
+        clip = _clip(source, position, frame, offsets)
         position = _after_tags(source, clip.end, frame)
         if clip.promised and clip.count < clip.promised - 1:  # some encoders count the frame that holds the header
             promised = f"promises {clip.promised} frames, {clip.count} are there"
             raise source.error(f"is cut off: its header {promised}")
         clips.append(clip)
-    count = sum(clip.count for clip in clips)
-    samples = count * frame.samples
-    whole = clips[0]
-    if frame.layer != 3 or (len(clips) == 1 and whole.promised and count <= whole.promised and whole.bytes_fit):
-        return Mpeg(joined(source.file, [range(clip.begin, clip.end) for clip in clips]), samples)
-    ranges = [range(clip.audio, clip.end) for clip in clips]
-    return Mpeg(joined(source.file, [_xing_frame(frame, count), *ranges]), samples)
+    whole, count = clips[0], len(offsets)
+    ranges = tuple(range(clip.audio, clip.end) for clip in clips)
+    head: Part = b""
+    gapless = (0, 0)
+    if frame.layer == 3 and len(clips) == 1 and whole.promised and count <= whole.promised and whole.bytes_fit:
+        head, gapless = range(whole.begin, whole.audio), whole.gapless
+    elif frame.layer == 3:
+        head = _counting_frame(frame, count)
+    return Mpeg(count * frame.samples, source, frame, head, offsets, ranges, gapless)
 
 
 @dataclass(frozen=True)
@@ -134,6 +217,7 @@ class _Clip:
         promised: frames by the Xing header; None without one, 0 if it does not count.
         count: frames that are there.
         bytes_fit: whether the header's size is right, if it states one.
+        gapless: samples that the encoder put in front and behind.
     """
 
     begin: int
@@ -142,17 +226,20 @@ class _Clip:
     promised: int | None
     count: int
     bytes_fit: bool
+    gapless: tuple[int, int]
 
 
-def _clip(source: Source, begin: int, stream: _Frame) -> _Clip:
+def _clip(source: Source, begin: int, stream: _Frame, offsets: array[int]) -> _Clip:
     head = source.read_at(begin, 4096).ljust(4096, b"\0")
     frame = _parse(head[:4])
-    if frame is None or (frame.bits ^ stream.bits) & _SAME_STREAM:
+    if frame is None or not frame.is_like(stream):
         raise source.error("holds several clips of different kinds one after the other", "cut it into one file each")
     promised = _xing_count(head, frame)
     audio = begin + frame.size if promised is not None else begin
-    counted, end = _count(source, audio, frame)
-    return _Clip(begin, audio, end, promised, counted, _xing_bytes(head, frame) in (None, end - begin))
+    before = len(offsets)
+    end = _count(source, audio, frame, offsets)
+    bytes_fit = _xing_bytes(head, frame) in (None, end - begin)
+    return _Clip(begin, audio, end, promised, len(offsets) - before, bytes_fit, _gapless(head, frame))
 
 
 def _xing_count(head: bytes, frame: _Frame) -> int | None:
@@ -174,7 +261,18 @@ def _xing_bytes(head: bytes, frame: _Frame) -> int | None:
     return int.from_bytes(head[field : field + 4], "big")
 
 
-def _xing_frame(frame: _Frame, count: int) -> bytes:
+def _gapless(head: bytes, frame: _Frame) -> tuple[int, int]:
+    """Delay and padding by the LAME tag behind a Xing header (Info Tag rev 1)."""
+    at = frame.side_bytes
+    if head[at : at + 4] not in (b"Xing", b"Info"):
+        return 0, 0
+    flags = head[at + 7]
+    tag = at + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
+    both = int.from_bytes(head[tag + 21 : tag + 24], "big")
+    return both >> 12, both & 0xFFF
+
+
+def _counting_frame(frame: _Frame, count: int) -> bytes:
     """A silent first frame that says how many follow (flags 1: only the count)."""
     bits = frame.bits & ~0xF200 | 8 << 12 | 1 << 16  # bitrate 8 (long enough), no padding, no checksum
     described = _parse(bits.to_bytes(4, "big"))
@@ -183,24 +281,25 @@ def _xing_frame(frame: _Frame, count: int) -> bytes:
     return (header + b"Xing" + (1).to_bytes(4, "big") + count.to_bytes(4, "big")).ljust(described.size, b"\0")
 
 
-def _count(source: Source, begin: int, first: _Frame) -> tuple[int, int]:
-    """Frames from ``begin`` on, and where they end: at the end of the file, at a tag, or at another clip's header."""
-    position, count, block, block_at = begin, 0, b"", begin
-    mark = first.side_bytes
+def _count(source: Source, begin: int, first: _Frame, offsets: array[int]) -> int:
+    """Add where frames lie from ``begin`` on, and return where they end: at the end of the file, a tag or a header."""
+    position, block, block_at = begin, b"", begin
+    mark, is_first = first.side_bytes, True
     while position < source.size:
         if position + 64 > block_at + len(block):
             block, block_at = source.read_at(position, _READ), position
         at = position - block_at
         frame = _parse(block[at : at + 4])
-        if frame is None or (frame.bits ^ first.bits) & _SAME_STREAM:
+        if frame is None or not frame.is_like(first):
             break
-        if count and block[at + mark : at + mark + 4] in (b"Xing", b"Info"):
+        if not is_first and block[at + mark : at + mark + 4] in (b"Xing", b"Info"):
             break
+        offsets.append(position)
         position += frame.size
-        count += 1
+        is_first = False
     if position > source.size:
         raise source.error("is cut off inside its last MPEG frame")
-    return count, position
+    return position
 
 
 def _after_tags(source: Source, position: int, stream: _Frame) -> int:
@@ -229,10 +328,10 @@ def _after_tags(source: Source, position: int, stream: _Frame) -> int:
 
 def _goes_on(source: Source, position: int, frame: _Frame, stream: _Frame) -> bool:
     """Whether a clip begins there: of the same kind, or of another that has a second frame."""
-    if not (frame.bits ^ stream.bits) & _SAME_STREAM:
+    if frame.is_like(stream):
         return True
     second = _parse(source.read_at(position + frame.size, 4))
-    return second is not None and not (second.bits ^ frame.bits) & _SAME_STREAM
+    return second is not None and second.is_like(frame)
 
 
 def _tag_end(source: Source, position: int, head: bytes) -> int | None:

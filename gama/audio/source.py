@@ -20,6 +20,7 @@ from gama.text import printable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(https?|ftp|s3|gs|hf|file):/", re.ASCII)
 _JOINED_URL = re.compile(r"/(https?|ftp|s3|gs|hf):/", re.ASCII)  # Path("folder") / "https://host/clip.wav"
+_ONE_SLASH = re.compile(":/(?!/)")
 _FILE_URL = re.compile(r"file:/", re.IGNORECASE)
 _URL_HINT = "download it first, then give the file"
 _IN_MEMORY = 64 * 2**20  # bytes of a pipe held before they go to a temporary file
@@ -105,6 +106,7 @@ def _open_path(path: str, given: str) -> IO[bytes]:
     if _FILE_URL.match(path):
         path = _path_of_url(path, given)
     elif is_url(path):
+        given = _ONE_SLASH.sub("://", given, count=1)  # as pathlib leaves it
         raise named_error(given, "is a URL, the path of a file was expected", _URL_HINT)
     try:
         mode = os.stat(path).st_mode

@@ -121,18 +121,23 @@ def told(
         system: what the model is told before everything.
         windows_of: every window of clips, by their names.
     """
-    turns = [Spoken("system", system)] if system else []
+    turns = [_spoken("system", system)] if system else []
     before: tuple[str, ...] | None = None
     for exchange in past:
         same = exchange.clips == clips and len(exchange.parts) == len(heard)
         windows = heard[index].windows if same else windows_of(exchange.clips)
         answer = exchange.parts[index].said.text if same else exchange.answer
         key = tuple(window.sha256 for window in windows)
-        turns += [Spoken("user", exchange.question, () if key == before else windows), Spoken("assistant", answer)]
+        turns += [_spoken("user", exchange.question, () if key == before else windows), _spoken("assistant", answer)]
         before = key
     windows = heard[index].windows
     again = before == tuple(window.sha256 for window in windows)
-    return [*turns, Spoken("user", question, () if again else windows)]
+    return [*turns, _spoken("user", question, () if again else windows)]
+
+
+def _spoken(role: Literal["system", "user", "assistant"], text: str, windows: tuple[Waveform, ...] = ()) -> Spoken:
+    """A turn as a tokenizer takes it: half a character (an undecodable byte, a cut escape in JSON) becomes ``?``."""
+    return Spoken(role, text.encode("utf-8", "replace").decode(), windows)
 
 
 __all__ = ["MEMORIES", "Exchange", "Memory", "Part", "opening", "remembered", "told"]

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from gama.chat.conversation import Exchange
 
 
+_LONGEST = 600  # characters of an error
+
+
 @dataclass(frozen=True)
 class Asking:
     """A question is about to be answered.
@@ -69,7 +72,7 @@ class Failed:
     """Something could not be done; the session goes on as it was.
 
     Attributes:
-        message: what is wrong.
+        message: what is wrong; cut short, as it may quote a question or a name of any length.
         hint: what to do.
         internal: whether it is a fault of gama's own.
     """
@@ -77,6 +80,10 @@ class Failed:
     message: str
     hint: str | None = None
     internal: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.message) > _LONGEST:
+            object.__setattr__(self, "message", f"{self.message[: _LONGEST // 2]} … {self.message[-_LONGEST // 2 :]}")
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gama.atomic import check_output, is_special, write_errors
 from gama.chat.events import Event, Piece, row
-from gama.chat.protocol import checked, perform
+from gama.chat.protocol import checked, perform, read_json
 from gama.chat.settings import Settings
 from gama.errors import OutputError, PromptError
 from gama.locks import locked
@@ -172,10 +172,11 @@ def _compared(request: dict[str, Any], before: list[_Outcome], now: list[_Outcom
         )
 
 
-def _outcome(record: dict[str, Any]) -> list[_Outcome]:
-    if record.get("event") == "answer":
-        return [_Outcome(record["answer"], record["finish"] == "interrupted")]
-    return [_Outcome(f"error: {record['message']}")] if record.get("event") == "error" else []
+def _outcome(record: Any) -> list[_Outcome]:
+    kind = record.get("event") if isinstance(record, dict) else None
+    if kind == "answer":
+        return [_Outcome(str(record.get("answer")), record.get("finish") == "interrupted")]
+    return [_Outcome(f"error: {record.get('message')}")] if kind == "error" else []
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
@@ -183,11 +184,13 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
+                record = read_json(line)
             except ValueError as error:
                 raise PromptError(f"{where}: line {number} is not JSON: {error}", _HINT) from None
             if number == 1 and not (isinstance(record, dict) and record.get("log") == FORMAT):
                 raise PromptError(f"{where}: it is no log of a session", _HINT)
+            if not isinstance(record, dict):
+                raise PromptError(f"{where}: line {number} is {type(record).__name__}, an object was expected", _HINT)
             yield record
 
 

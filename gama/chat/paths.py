@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ SOUNDS = frozenset(
 )
 """Endings by which a bare word is taken for a clip."""
 
+_SHOWN = 80  # characters of a name in an error
 _TIME = r"(?:\d+:)?\d+(?:\.\d+)?"
 _SPAN = re.compile(rf"(?P<start>{_TIME})?-(?P<end>{_TIME})?")
 _NAMED = re.compile(r"\s+as\s+(?P<name>\S+)\s*$")
@@ -45,15 +47,31 @@ def file_named(text: str) -> Path:
     """A file as a person or a terminal writes it: bare, quoted, escaped, ``~`` or ``file://``.
 
     Raises:
-        PromptError: when nothing is named.
+        PromptError: when nothing is named, or what no file can be called.
     """
     text = text.strip()
     if not text:
         raise PromptError("no file is named", "write its path after the command")
-    if "\0" in text:
-        raise PromptError(f"{printable(text)} is not a name that a file can have")
-    bare = Path(text).expanduser()
-    return bare if _exists(bare) else Path(_unquoted(text)).expanduser()
+    bare = home_expanded(text)
+    return bare if _exists(bare) else home_expanded(_unquoted(text))
+
+
+def home_expanded(text: str) -> Path:
+    """A path with ``~`` as the shell takes it: the folder of a user that there is, and itself otherwise.
+
+    Raises:
+        PromptError: for text that no file can be called.
+    """
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        possible = False
+    if not possible:
+        raise PromptError(f"{printable(text[:_SHOWN])} is not a name that a file can have")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no user of that name
+        return Path(text)
 
 
 def wanted(text: str) -> Wanted:
@@ -81,12 +99,12 @@ def dropped(line: str) -> tuple[list[Path], str]:
         AudioError: for a ``file://`` that names no file here.
     """
     line = line.strip()
-    if _looks_like_a_file(line) and _exists(Path(line).expanduser()):
-        return [Path(line).expanduser()], ""
+    if _looks_like_a_file(line) and _exists(home_expanded(line)):
+        return [home_expanded(line)], ""
     paths: list[Path] = []
     at = 0
     while match := _WORD.match(line, at):
-        path = Path(_unquoted(match.group())).expanduser()
+        path = home_expanded(_unquoted(match.group()))
         if not (_looks_like_a_file(match.group()) and _exists(path)):
             if match.group().startswith("file:"):
                 raise AudioError(f"{path}: no such file")
@@ -116,9 +134,12 @@ def _unquoted(text: str) -> str:
     word = words[0] if len(words) == 1 else text
     if not word.startswith("file:"):
         return word
-    address = urlsplit(word)
+    try:
+        address = urlsplit(word)
+    except ValueError as error:
+        raise AudioError(f"{printable(word[:_SHOWN])}: not an address: {error}") from None
     if address.netloc not in ("", "localhost"):
-        raise AudioError(f"{word}: a file on {address.netloc!r}, one on this machine was expected")
+        raise AudioError(f"{printable(word[:_SHOWN])}: a file on {address.netloc!r}, one on this machine was expected")
     return unquote(address.path)
 
 
@@ -130,4 +151,4 @@ def _seconds(text: str | None) -> float | None:
     return 60.0 * float(minutes or 0) + float(rest)
 
 
-__all__ = ["SOUNDS", "Wanted", "dropped", "file_named", "wanted"]
+__all__ = ["SOUNDS", "Wanted", "dropped", "file_named", "home_expanded", "wanted"]

@@ -19,6 +19,8 @@ from gama.errors import GamaError, PromptError
 from gama.inference.turns import Said, Spoken, Voice
 
 _LEAVING = ("exit", "quit")
+LONGEST_QUESTION = 100_000
+"""Characters; far beyond any model's context, and no work for a tokenizer."""
 
 
 class Session:
@@ -116,17 +118,18 @@ class Session:
 
     def line(self, text: str) -> Iterator[Event]:
         """A line as a person types it: a command, clips, a question."""
-        return self._guarded(self._line(text))
+        return self.guarded(self._line(text))
 
     def ask(self, question: str, clips: Sequence[str] | None = None) -> Iterator[Event]:
         """A question, about the clips in focus or about those named."""
-        return self._guarded(self._ask(question, None if clips is None else tuple(clips)))
+        return self.guarded(self._ask(question, None if clips is None else tuple(clips)))
 
     def attach(self, wanted: Wanted) -> Iterator[Event]:
         """Add a clip."""
-        return self._guarded(self._attach(wanted))
+        return self.guarded(self._attach(wanted))
 
-    def _guarded(self, events: Iterator[Event]) -> Iterator[Event]:
+    def guarded(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Events, and an event in place of what goes wrong."""
         try:
             yield from events
         except GamaError as error:
@@ -188,6 +191,10 @@ class Session:
             clips = mentioned or self.fresh or self.focus
         for name in clips:
             self.shelf.named(name)
+        if len(question) > LONGEST_QUESTION:
+            raise PromptError(
+                f"the question has {len(question)} characters, {LONGEST_QUESTION} at most were expected", "ask in short"
+            )
         question = question.encode("utf-8", "replace").decode()  # a stray byte is no text for a tokenizer
         if not question.strip():
             raise PromptError("the question is empty", "ask something, for example: what happened?")
@@ -319,4 +326,4 @@ class Session:
         return self.exchanges[-1]
 
 
-__all__ = ["Session"]
+__all__ = ["LONGEST_QUESTION", "Session"]

@@ -10,7 +10,7 @@ from typing import Any
 from gama.chat.conversation import MEMORIES, Memory
 from gama.errors import PromptError
 from gama.prompt import template_named
-from gama.text import printable
+from gama.text import printable, shown
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Settings:
         except PromptError:  # which is a ValueError
             raise
         except ValueError:
-            raise PromptError(f"{key} is {printable(text)!r}, {expected} was expected") from None
+            raise PromptError(f"{key} is {shown(printable(text))}, {expected} was expected") from None
 
 
 def _number(fits: Callable[[float], bool]) -> Callable[[str], float]:

@@ -12,6 +12,7 @@ from gama.chat.clips import Held, Shelf, held
 from gama.chat.conversation import Exchange, Part
 from gama.chat.files import MARK
 from gama.chat.paths import Wanted
+from gama.chat.protocol import read_json
 from gama.chat.settings import SETTINGS, Settings
 from gama.errors import AudioError, PromptError
 from gama.inference.turns import Said
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gama.chat.session import Session
 
 VERSION = 1
+_LARGEST = 64 * 2**20  # bytes of a conversation
 _HINT = "give a file written by /save FILE.json"
 _FINISHES = ("stop", "length", "interrupted")
 
@@ -127,10 +129,13 @@ def load(session: Session, path: Path) -> None:
 
 
 def _json(path: Path) -> Any:
-    text = path.read_bytes()
+    with path.open("rb") as file:
+        text = file.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise PromptError(f"{printable(str(path))}: has more than {_LARGEST} bytes", _HINT)
     try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return read_json(text.decode("utf-8"))
+    except ValueError as error:
         kind = (
             "a Markdown transcript is for reading" if path.suffix.lower() in (".md", ".markdown") else "it is not JSON"
         )

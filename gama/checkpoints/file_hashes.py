@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gama.atomic import write_text
 from gama.checkpoints.json_files import read_table
 from gama.errors import CheckpointError
 
@@ -67,9 +67,7 @@ def record(folder: Path, known: Mapping[str, str] | None = None, *, only: tuple[
         file = folder / name
         rows[name] = {"bytes": file.stat().st_size, "sha256": known.get(name) or _sha256(file)}
     text = json.dumps({"version": _VERSION, "files": dict(sorted(rows.items()))}, indent=1) + "\n"
-    partial = folder / f".{FILE}.{os.getpid()}.tmp"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / FILE)
+    write_text(folder / FILE, text)
 
 
 def check_files(folder: Path) -> None:

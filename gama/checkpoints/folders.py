@@ -26,6 +26,7 @@ def check_output(out: Path) -> None:
 def staged(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` that takes its name when all has gone well, and is removed when it has not."""
     with locked(out, "this folder"):
+        check_output(out)  # once more: another command may have written it since
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
         try:
             with write_errors(out, folder):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gama import audio
 from gama.audio.decoding import open_decoder
-from gama.audio.source import open_source
+from gama.audio.source import is_url, open_source
 from gama.errors import AudioError, row_error
 
 LONGEST = 3600.0
@@ -52,7 +52,8 @@ def clip_facts(path: Path) -> ClipFacts:
     rate, seconds = 0, 0.0
     try:
         if not path.exists():
-            return ClipFacts("missing", f"{path}: no such file")
+            what = "is a URL, the path of a file was expected" if is_url(str(path)) else "no such file"
+            return ClipFacts("missing", f"{path}: {what}")
         with open_source(path) as source, open_decoder(source) as decoder:
             rate = decoder.rate
             seconds = (decoder.frames or 0) / rate if rate else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gama.atomic import check_output, is_special, make_folder
+from gama.atomic import check_output, is_special, make_folder, write_errors
 from gama.data.manifest import Malformed, usable, writing
 from gama.data.remap import Remap, named_from
 from gama.errors import GamaError, ManifestError
@@ -124,7 +124,8 @@ def combine(
     chance = random.Random(seed)
     taken = [0] * len(parts)
     begins = array("Q")
-    with tempfile.TemporaryFile(dir=None if is_special(out) else out.parent) as waiting, writing(out) as writer:
+    place = None if is_special(out) else out.parent
+    with write_errors(out), tempfile.TemporaryFile(dir=place) as waiting, writing(out) as writer:
         for index, part in enumerate(parts):
             for record, _ in usable(part.manifest, malformed):
                 if not _wanted(record, part, splits):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gama.audio.source import is_url
 from gama.data.manifest import Malformed, usable
 
 
@@ -31,6 +32,8 @@ class Remap:
             if audio_id == trimmed or audio_id.startswith(f"{trimmed}/"):
                 audio_id = new.rstrip("/") + audio_id[len(trimmed) :]
                 break
+        if is_url(audio_id):  # behind a folder it would be refused as a file that is not there
+            return Path(audio_id)
         return (self.root or manifest.parent) / audio_id
 
 

@@ -30,6 +30,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     free_name(folder)
     make_folder(folder.parent)
     with locked(folder, "this folder"):
+        free_name(folder)  # once more: another command may have written it since
         work = folder.with_name(f"{folder.name}.part")
         if work.is_dir():
             shutil.rmtree(work)  # of a run that was killed

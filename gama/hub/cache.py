@@ -14,6 +14,7 @@ from gama.errors import GamaError, MissingPackageError
 from gama.hub import hugging_face
 from gama.hub.disk import models_folder
 from gama.hub.table import Entry, HubSource
+from gama.locks import locked
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,16 @@ def kept_named(name: str, table: Mapping[str, Entry]) -> list[Kept]:
 
 
 def remove(row: Kept) -> None:
-    """Take a model off this disk."""
+    """Take a model off this disk.
+
+    Raises:
+        LockedError: while another process fetches it.
+    """
+    with locked(row.path.with_name(row.path.name.removesuffix(".part")), "this model"):
+        _remove(row)
+
+
+def _remove(row: Kept) -> None:
     if row.where == "gama":
         shutil.rmtree(row.path)
         return

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from gama.atomic import make_folder
 from gama.errors import GamaError
+from gama.locks import locked
 
 _SPARE = 64 * 2**20  # bytes left free on a disk, for everybody else
 
@@ -57,3 +62,33 @@ def check_space(needed: int, folder: Path) -> None:
             f"{folder}: {human(needed)} are needed, {human(free)} are free on that disk",
             "make room (gama models list shows what lies here), or give another place: --to DIR",
         )
+
+
+@contextmanager
+def sole_writer(place: Path) -> Iterator[None]:
+    """Let another process finish what it fetches into a folder; the folders above are made, and go where nothing came.
+
+    Raises:
+        OutputError: where nothing can be written there.
+    """
+    with made_above(place), locked(place, "this model", wait=math.inf):
+        yield
+
+
+@contextmanager
+def made_above(place: Path) -> Iterator[None]:
+    """Make the folders above a file or folder; those that were made for nothing are removed after an error.
+
+    Raises:
+        OutputError: where they cannot be made.
+    """
+    absent = [folder for folder in place.parents if not folder.exists()]
+    make_folder(place.parent)
+    try:
+        yield
+    except BaseException:
+        for folder in absent:
+            if not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
+        raise

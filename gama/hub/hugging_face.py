@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from gama.atomic import make_folder, move, write_text
 from gama.errors import CheckpointError, GamaError, MissingPackageError
 from gama.hub import names
 from gama.hub.addresses import Unresolved
@@ -156,10 +157,11 @@ def gated(entry: Entry) -> GamaError:
 
 def blob(source: HubSource, file: HubFile) -> Path:
     """Where the hub's cache keeps a file's content: under its hash."""
-    return _repository(source) / "blobs" / file.key
+    return repository(source) / "blobs" / file.key
 
 
-def _repository(source: HubSource) -> Path:
+def repository(source: HubSource) -> Path:
+    """The folder of a repository in the hub's cache."""
     return cache_folder() / "--".join([f"{source.type}s", *names.repository(source.repo).split("/")])
 
 
@@ -203,13 +205,12 @@ def lay_out(source: HubSource, told: Listing) -> Path:
     Raises:
         GamaError: where something else lies in the way.
     """
-    repository = _repository(source)
-    folder = repository / "snapshots" / told.commit
+    folder = repository(source) / "snapshots" / told.commit
     try:
         for file in told.files:
             _link(blob(source, file), folder / file.path)
         if source.revision != told.commit:
-            _refer(repository / "refs" / source.revision, told.commit)
+            _refer(repository(source) / "refs" / source.revision, told.commit)
     except OSError as error:
         raise GamaError(f"{error.filename or folder}: {error.strerror or error}", "gama models list") from error
     return folder
@@ -225,7 +226,7 @@ def _link(content: Path, place: Path) -> None:
             made.symlink_to(os.path.relpath(content, place.parent))
         except OSError:  # Windows lets developers alone make them
             os.link(content, made)
-        os.replace(made, place)
+        move(made, place)
     finally:
         made.unlink(missing_ok=True)
 
@@ -233,13 +234,8 @@ def _link(content: Path, place: Path) -> None:
 def _refer(place: Path, commit: str) -> None:
     if place.is_file() and place.read_text(encoding="ascii", errors="replace") == commit:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.with_name(f".{uuid4().hex}.tmp")
-    try:
-        made.write_text(commit, encoding="ascii")
-        os.replace(made, place)
-    finally:
-        made.unlink(missing_ok=True)
+    make_folder(place.parent)
+    write_text(place, commit)
 
 
 def _file(row: Mapping[str, Any], source: HubSource, address: str, commit: str) -> HubFile:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from gama.atomic import move, write_errors, write_text
 from gama.errors import CheckpointError, GamaError
 from gama.hub import hugging_face, names
-from gama.hub.disk import check_space, models_folder
+from gama.hub.disk import check_space, models_folder, sole_writer
 from gama.hub.table import Entry, HubSource, UrlFile
 from gama.hub.transfer import (
     Advance,
@@ -114,11 +114,13 @@ def _from_hub(entry: Entry, source: HubSource, to: Path | None, progress: Progre
     if to is not None:
         return _into_folder(entry, to, [(file.path, file.remote) for file in found.files], progress, found.commit)
     jobs = [_Job(file.remote, hugging_face.blob(source, file), file.path) for file in found.files]
-    for job in jobs:
-        if job.target.exists() and job.remote.digest is not None:
-            _check_kept(job.target, job.remote.digest, job.path)
-    _fetch_all(entry, jobs, hugging_face.cache_folder(), progress)
-    folder = hugging_face.lay_out(source, found)
+    is_whole = all(job.target.exists() for job in jobs)  # a cache that is only read needs no lock
+    with nullcontext() if is_whole else sole_writer(hugging_face.repository(source)):
+        for job in jobs:
+            if job.target.exists() and job.remote.digest is not None:
+                _check_kept(job.target, job.remote.digest, job.path)
+        _fetch_all(entry, jobs, hugging_face.cache_folder(), progress)
+        folder = hugging_face.lay_out(source, found)
     files = (_facts(folder / file.path, file.path, file.remote.digest) for file in found.files)
     return Pulled(entry.name, folder, tuple(files))
 
@@ -174,8 +176,21 @@ def _into_folder(
 ) -> Pulled:
     """Fetch into a folder beside the wanted one, which then takes its name."""
     names.check_apart([RECORD, *(path for path, _ in files)], entry.name)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if not _is_vacant(folder):
         return _already(entry, folder, files)
+    with sole_writer(folder):
+        if _is_vacant(folder):
+            return _fetched(entry, folder, files, progress, commit)
+    return _already(entry, folder, files)  # by the process that was waited for
+
+
+def _is_vacant(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _fetched(
+    entry: Entry, folder: Path, files: Sequence[tuple[str, Remote]], progress: Progress, commit: str | None
+) -> Pulled:
     work = part_of(folder)
     jobs = [_Job(remote, work / path, path) for path, remote in files]
     was_empty = work.is_dir() and not any(work.iterdir())
@@ -188,9 +203,10 @@ def _into_folder(
         if not was_empty:
             _remove_empty(work)
         raise
-    if folder.is_dir():
-        folder.rmdir()
-    os.replace(work, folder)
+    with write_errors(folder):
+        if folder.is_dir():
+            folder.rmdir()  # empty; Windows does not replace it
+    move(work, folder)
     return Pulled(entry.name, folder, done)
 
 
@@ -261,4 +277,4 @@ def _record(entry: Entry, folder: Path, files: tuple[PulledFile, ...], commit: s
         "commit": commit,
         "files": [asdict(file) for file in files],
     }
-    (folder / RECORD).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(told, indent=2) + "\n")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gama.atomic import move, write_errors
 from gama.errors import CheckpointError, GamaError
-from gama.hub.disk import check_space
+from gama.hub.disk import check_space, made_above
 from gama.hub.http import content_length, get
 from gama.hub.names import short, shown
 
@@ -108,12 +107,12 @@ def fetch(remote: Remote, target: Path, *, advance: Advance = lambda _: None) ->
         Refused: where the server says no.
         GamaError: for an address that may not be asked, too little room, a server that cannot be reached.
     """
-    absent = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
-    try:
-        _fetch(remote, target, advance)
-    except BaseException:
-        _clear(target, absent)
-        raise
+    with made_above(target):
+        try:
+            _fetch(remote, target, advance)
+        except BaseException:
+            _clear(part_of(target))
+            raise
 
 
 def _fetch(remote: Remote, target: Path, advance: Advance) -> None:
@@ -136,22 +135,16 @@ def _fetch(remote: Remote, target: Path, advance: Advance) -> None:
                 raise _unreachable(remote, part, error) from error
             time.sleep(PAUSE * 2**idle / 2)
     _check(remote, part, total)
-    with _writing(target):
-        os.replace(part, target)
-        notes_of(part).unlink(missing_ok=True)
+    move(part, target)
+    notes_of(part).unlink(missing_ok=True)
 
 
-def _clear(target: Path, absent: list[Path]) -> None:
-    """After a failure: an empty part, notes about none, and the folders that were made for nothing go."""
-    part = part_of(target)
+def _clear(part: Path) -> None:
+    """After a failure: an empty part and notes about none go."""
     if part.exists() and not _length(part):
         part.unlink()
     if not part.exists():
         notes_of(part).unlink(missing_ok=True)
-    for folder in absent:
-        if not folder.is_dir() or any(folder.iterdir()):
-            return
-        folder.rmdir()
 
 
 def digest_of(file: Path, kind: Literal["sha256", "git"]) -> str:
@@ -231,8 +224,7 @@ def _store(
     response: http.client.HTTPResponse, part: Path, begins: int, ends: int | None, size: int | None, advance: Advance
 ) -> None:
     """Write what arrives behind the part's first ``begins`` bytes; never more than was stated or than fits."""
-    with _writing(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(part, notes_of(part)):
         _note(part, response)
         stream = part.open("ab" if begins else "wb", buffering=0)
     looked = at = begins
@@ -247,7 +239,7 @@ def _store(
             if ends is None and size is None and at - looked >= _ROOM:
                 _check_room(part.parent)
                 looked = at
-            with _writing(part):
+            with write_errors(part):
                 _write(stream.write, piece)
             advance(len(piece))
 
@@ -264,15 +256,6 @@ def _check_room(folder: Path) -> None:
         check_space(_ROOM, folder)
     except GamaError as error:
         raise _Useless(error) from error
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """A disk that does not take a file is no broken connection."""
-    try:
-        yield
-    except OSError as error:
-        raise GamaError(f"{error.filename or file}: {error.strerror or error}") from error
 
 
 def _discard(part: Path) -> None:

@@ -18,6 +18,8 @@ from gama.text import json_text, shown
 _BESIDE = Remap()
 _PASSED_ON = ("input", "output", "task", "dataset")
 
+_MOST_WAITING = 1000  # malformed rows at the head of a manifest
+
 Key = tuple[int, str]
 """What tells a line from another: the manifest's row, from 1, and the question."""
 
@@ -79,8 +81,8 @@ def asked(manifest: Path, questions: Sequence[str] = (), remap: Remap = _BESIDE)
         remap: where the clips lie.
 
     Raises:
-        ManifestError: for a file that is not there or is not JSON, or where no row at all can be used; naming file,
-            row and field.
+        ManifestError: for a file that is not there or is not JSON, or where none of the first 1000 rows can be used;
+            naming file, row and field.
     """
     waiting: list[Asked] | None = []  # malformed rows before the first that can be used
     for number, record in enumerate(records(manifest), 1):
@@ -90,6 +92,8 @@ def asked(manifest: Path, questions: Sequence[str] = (), remap: Remap = _BESIDE)
             found = _malformed(record, number, questions, error)
             if waiting is not None:
                 waiting += found
+                if number >= _MOST_WAITING:  # another kind of file; its rows would fill the memory
+                    break
                 continue
         yield from waiting or ()
         waiting = None

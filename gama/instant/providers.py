@@ -29,7 +29,7 @@ NAMES = {
 
 _SWAP = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
-# what onnxruntime raises for a file it cannot run; they share no base class
+# what onnxruntime raises for a file it cannot run; they share no base class, and not every release has each
 _FAILURES = (
     *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled"),
     *("NoModel", "NoSuchFile", "NotImplemented", "RuntimeException"),
@@ -113,7 +113,7 @@ def session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
         opened = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    except tuple(getattr(failures, name) for name in _FAILURES) as error:
+    except tuple(getattr(failures, name) for name in _FAILURES if hasattr(failures, name)) as error:
         raise CheckpointError(f"{path}: onnxruntime cannot run it: {_short(error)}") from error
     _check_provider(opened.get_providers(), providers, wanted)
     return opened

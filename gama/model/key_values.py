@@ -57,6 +57,11 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
         return self.keys, self.values
 
+    def reset(self) -> None:
+        """Forget every position; transformers before 5.18 fills them with zeros and counts them on."""
+        if self.is_initialized:
+            self.keys, self.values = self.keys[:, :, :0], self.values[:, :, :0]
+
     def take_place(self) -> tuple[Tensor, Tensor, int]:
         """Count one position more, for whoever writes its keys and values by himself.
 

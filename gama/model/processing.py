@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from gama import audio as audio_io
 from gama.errors import AudioError, PromptError
 from gama.fbank import kaldi_fbank
+from gama.model.bounded_jinja import render_jinja_template
 from gama.prompt import AUDIO_PLACEHOLDER, Clip, Mark, Segment, Text, Turn, join_text, plain, render
 
 _HELD = re.compile("\ue000(\\d+)\ue001")  # a user's words, held back while a chat template is rendered

@@ -25,15 +25,23 @@ _CLASS_WEIGHTS = (1.0, 3.0, 3.0)  # of the first, second and third event: which 
 _COUNT_WEIGHT = 3.0
 
 
-def keep_less(gama: GamaForConditionalGeneration, options: dict[str, Any] | None = None) -> None:
+def keep_less(
+    gama: GamaForConditionalGeneration,
+    options: dict[str, Any] | None = None,
+    *,
+    every_n_layers: int = 1,
+    offload: bool = False,
+) -> None:
     """Let the language model's layers be computed again in the backward pass, in place of keeping what they computed.
 
     Args:
         gama: the model.
         options: of ``torch.utils.checkpoint``.
+        every_n_layers: of so many layers, one is computed again.
+        offload: keep the inputs of those layers in the host's memory.
     """
     enable = getattr(gama, "activation_checkpointing_enable", None) or gama.gradient_checkpointing_enable
-    enable({"use_reentrant": False, **(options or {})})
+    enable({"use_reentrant": False, **(options or {})}, every_n_layers=every_n_layers, offload=offload)
 
 
 class TrainingObjective(nn.Module):
@@ -50,14 +58,22 @@ class TrainingObjective(nn.Module):
         self.learns_statistics = learns_statistics
 
     def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """Keep less for the backward pass (called by the Trainer): see :func:`keep_less`."""
-        keep_less(self.gama, activation_checkpointing_kwargs)
+        keep_less(self.gama, activation_checkpointing_kwargs, every_n_layers=every_n_layers, offload=offload)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
         """The same, as transformers before 5.20 calls it."""
-        keep_less(self.gama, gradient_checkpointing_kwargs)
+        keep_less(self.gama, gradient_checkpointing_kwargs, every_n_layers=every_n_layers, offload=offload)
 
     def train(self, mode: bool = True) -> TrainingObjective:
         super().train(mode)

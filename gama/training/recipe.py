@@ -124,6 +124,7 @@ class Recipe:
 
 
 _SECTIONS: dict[str, type] = {"data": Data, "loss": Loss, "lora": Lora}
+_LONGEST_NAME = 255  # bytes, on every file system in use
 _PARTS = ("audio_tower", "language_model")
 _SHARE = "a manifest, or a share of the clips: more than 0 and less than 1"
 _PACKED = "weights in 4 or 8 bits cannot learn: let adapters learn (lora), or take quant out"
@@ -291,6 +292,9 @@ def _check(recipe: Recipe, path: Path) -> None:
     for key, (value, fits, expected) in bounds.items():
         if not fits:
             raise RecipeError(f"{path.name}: {key} is {shown(value)}, expected {expected}")
+    for name in (*data.manifests, *([data.validation] if isinstance(data.validation, str) else [])):
+        if not name or "\0" in name or any(len(part.encode()) > _LONGEST_NAME for part in Path(name).parts):
+            raise RecipeError(f"{path.name}: data: {shown(name)} is no name of a manifest")
     if data.validation is not None and recipe.objective == "text":
         raise RecipeError(f"{path.name}: data.validation is {data.validation}, and objective text has no clips to keep")
     if recipe.quant != "none" and {"decoder", "language_model"} & set(recipe.trainable):
@@ -308,8 +312,8 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _beside(path: Path, name: str) -> Any:
     file = path.parent / name
-    if not file.is_file():
-        raise RecipeError(f"{path.name}: model names {name!r}, which does not lie beside it")
+    if len(name.encode(errors="replace")) > _LONGEST_NAME or not file.is_file():
+        raise RecipeError(f"{path.name}: model names {shown(name)}, which does not lie beside it")
     return read_yaml(file)
 
 

@@ -7,16 +7,20 @@ sets and rows that need them are left out, and the run says so. ``mixture: paper
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gama.errors import RecipeError
+from gama.text import shown
 from gama.training.recipe import fitted, read_yaml
+from gama.training.recipe_ranges import MOST
 
 FILE = "data.yaml"
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,28 @@ def read_sets(folder: Path) -> SceneSets:
     raw = read_yaml(path)
     recordings = fitted(raw.pop("recordings", []), tuple[str, ...], f"{FILE}: recordings")
     mixture = fitted(raw.pop("mixture", None), str | None, f"{FILE}: mixture")
-    return SceneSets({name: _scene_set(name, given) for name, given in raw.items()}, recordings, mixture)
+    made = {name: _scene_set(name, given) for name, given in raw.items()}
+    for name in (*made, *recordings, *(each.recordings for each in made.values() if each.recordings is not None)):
+        if not _NAME.fullmatch(name):
+            raise RecipeError(f"{FILE}: {shown(name)} is no name of a folder", "letters, digits, dots, dashes")
+    return SceneSets(made, recordings, mixture)
 
 
 def _scene_set(name: str, given: Any) -> SceneSet:
     kinds = {"count": int, "seed": int, "recordings": str, "real_share": float}
     if not isinstance(given, dict) or "count" not in given or (unknown := set(given) - set(kinds)):
-        what = f"unknown keys {', '.join(sorted(unknown))}" if isinstance(given, dict) and "count" in given else given
-        raise RecipeError(f"{FILE}: {name}: {what}; expected count and perhaps {', '.join(list(kinds)[1:])}")
-    return SceneSet(name, **{k: fitted(v, kinds[k], f"{FILE}: {name}.{k}") for k, v in given.items()})
+        known = isinstance(given, dict) and "count" in given
+        what = f"unknown keys {', '.join(sorted(map(str, unknown)))[:200]}" if known else shown(given)
+        raise RecipeError(f"{FILE}: {name[:80]}: {what}; expected count and perhaps {', '.join(list(kinds)[1:])}")
+    made = SceneSet(name, **{k: fitted(v, kinds[k], f"{FILE}: {name}.{k}") for k, v in given.items()})
+    for key, value, fits, expected in (
+        ("count", made.count, 1 <= made.count <= MOST, "1 or more"),
+        ("seed", made.seed, 0 <= made.seed <= MOST, "0 or more"),
+        ("real_share", made.real_share, 0 <= made.real_share <= 1, "0 to 1"),
+    ):
+        if not fits:
+            raise RecipeError(f"{FILE}: {name}.{key} is {value}, expected {expected}")
+    return made
 
 
 def supply(sets: SceneSets, manifests: Iterable[str], data: Path) -> Supply:

@@ -72,3 +72,12 @@ def test_no_log(make: Make, clips: Path, content: str) -> None:
         return
     with pytest.raises(PromptError, match="--log"):
         list(replay(Path("other"), lambda settings: make()))
+
+
+@pytest.mark.parametrize("line", ["5", "[]", "null", '"in"', '{"out": NaN}'])
+def test_a_line_that_is_no_record(make: Make, clips: Path, line: str) -> None:
+    logged(make(), clips / "log.jsonl", "one")
+    with (clips / "log.jsonl").open("a") as log:
+        log.write(f"{line}\n")
+    with pytest.raises(PromptError, match=r"log\.jsonl: line 5 is .*--log"):
+        list(replay(clips / "log.jsonl", lambda settings: make()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -142,3 +144,16 @@ def test_a_broken_file_is_named_and_can_be_mended(run: Run, asked: None, content
     assert message in error and str(path()) in error
     assert run("--help").exit_code == 0 and run("config", "path").exit_code == 0
     assert run("completion", "bash").exit_code == 0
+
+
+def test_parallel_changes_are_all_kept(tmp_path: Path) -> None:
+    """Each process reads the file, changes a line and writes it: without a lock some changes are lost."""
+    home = tmp_path / "home"
+    keys = {"seed": "1", "top_k": "2", "batch_size": "3", "threads": "4", "max_new_tokens": "5", "temperature": "0.5"}
+    environment = {**os.environ, "GAMA_HOME": str(home), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "gama_cli.main", "config", "set"]
+    running = [subprocess.Popen([*command, key, value], env=environment) for key, value in keys.items()]
+    assert [process.wait(120) for process in running] == [0] * len(keys)
+    written = tomllib.loads((home / "config.toml").read_text())
+    assert written == {key: float(value) if "." in value else int(value) for key, value in keys.items()}
+    assert [path.name for path in home.iterdir()] == ["config.toml"]

@@ -41,12 +41,11 @@ def ended(body: str, *words: object, **options: Any) -> tuple[int, str, str]:
     )
     done = subprocess.run(
         [sys.executable, "-c", head + body, *map(str, words)],
-        env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
-        **options,
+        **{"env": environment(), **options},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -234,6 +233,30 @@ main()
     assert (status, out, err.strip()) == (130, "", "")
 
 
+def test_ctrl_c_in_a_terminal_s_chat_stops_what_is_done_and_nothing_else() -> None:
+    body = """
+import threading
+from gama import interrupts
+from gama_cli.chat_terminal import Terminal
+class Session:
+    is_answering, stop = False, threading.Event()
+class Lost:
+    def __del__(self):
+        send()
+def decoding(request):
+    Lost()  # as in a callback of a decoder
+    while True:
+        interrupts.check()
+        yield from ()
+def command():
+    print(Terminal(Session(), decoding, picture=False)._do({}), interrupts.pending(), flush=True)
+    time.sleep(0.5)
+    print("still here")
+interrupts.run(command)
+"""
+    assert ended(body) == (0, "False False\nstill here\n", "stopped\n")
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         rows(tmp_path, 3)
@@ -246,6 +269,34 @@ def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None
             assert process.wait(PATIENCE) == 130
             assert process.stderr and process.stderr.read().strip() == ""
             connection.close()
+
+
+def test_no_exception_passes_through_an_import(tmp_path: Path) -> None:
+    """It would go through C++ that calls Python, which aborts."""
+    (tmp_path / "native.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(float(os.environ['IMPORT_TAKES']))\n"
+        "    print('imported', flush=True)\n"
+        "except BaseException:\n"
+        "    os.abort()\n"
+    )
+    body = f"""
+from gama import interrupts
+sys.path.insert(0, {str(tmp_path)!r})
+def command():
+    import native
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        print("closed")
+interrupts.run(command)
+"""
+    quick, long = ({"env": {**environment(), "IMPORT_TAKES": seconds}} for seconds in ("0.2", "60"))
+    assert ended(body, **quick) == (130, "imported\nclosed\n", "")
+    assert ended(body, **long) == (130, "", "")
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------

@@ -346,7 +346,7 @@ def test_a_clip_without_permission_costs_its_own_answer(
 
 def test_one_module_renames_files() -> None:
     """Whatever is written goes through gama.atomic; a download is renamed where it is checked."""
-    allowed = {"gama/atomic.py", "gama/hub/pull.py", "gama/hub/transfer.py"}
+    allowed = {"gama/atomic.py", *(f"gama/hub/{name}.py" for name in ("hugging_face", "pull", "transfer"))}
     renames = {"replace", "rename", "renames", "link"}
     found = set()
     for package in (gama, gama_cli):

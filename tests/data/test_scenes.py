@@ -23,7 +23,8 @@ from gama.data.scenes.scene import Scene
 from gama.data.scenes.synth import GENERATORS, TEXTURES
 from gama.data.scenes.synth_blocks import RATE, Countable, Samples, band, harmonics, noise
 from gama.data.scenes.takes import active_span, looped, resampled, single_sounds
-from gama.errors import AudioError, GamaError, ManifestError
+from gama.errors import AudioError, GamaError, LockedError, ManifestError
+from gama.locks import locked
 
 LABELS = [c.label for c in CLASSES]
 
@@ -392,3 +393,16 @@ def test_prepare_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "clips" / "a.flac", np.zeros(RATE, np.int16), RATE, subtype="PCM_16")
     with pytest.raises(AudioError, match="another hash"):
         real.prepare_real(tmp_path, tmp_path / "out")
+
+
+def test_one_process_writes_a_folder_and_another_takes_what_it_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "scenes"
+    out.mkdir()
+    with locked(out, "these scenes", inside=True), pytest.raises(LockedError, match="has been writing these scenes"):
+        write_scenes(out, 1, 0)
+    (out / ".manifest.json.1-0123abcd.tmp").write_text("[")  # of a run that was killed
+    manifest = write_scenes(out, 1, 0)
+    assert sorted(path.name for path in out.iterdir()) == ["audio", "manifest.json"]
+    assert write_scenes(out, 1, 0, shared=True) == manifest
+    with pytest.raises(ManifestError, match="holds a manifest already"):
+        write_scenes(out, 1, 0)

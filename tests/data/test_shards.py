@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from gama.data.shard_index import Digests, Folder, Journal, packed
 from gama.data.shards import ShardStore, build, damaged
 from gama.errors import AudioError
 from gama.fbank import KaldiFbank
+from gama.locks import locked
 from gama_cli.main import cli
 
 
@@ -302,3 +304,45 @@ def test_the_journal_knows_files_that_have_not_changed(tmp_path: Path) -> None:
     file.write_bytes(b"12345")
     assert journal.digest(str(file), file.stat()) is None
     assert Journal(tmp_path / "none").digest(str(file), facts) is None
+
+
+def test_a_folder_that_is_only_read_takes_no_lock(
+    clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(clips[:2], tmp_path / "cache")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("locked")
+
+    monkeypatch.setattr("gama.data.shards.locked", forbidden)
+    assert build(clips[:2], tmp_path / "cache").computed == 0
+    with pytest.raises(AssertionError, match="locked"):
+        build(clips, tmp_path / "cache")
+
+
+def test_what_another_process_has_added_meanwhile_is_not_computed_again(clips: list[Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    built: list[int] = []
+    with locked(cache, "these features", inside=True):
+        second = threading.Thread(target=lambda: built.append(build(clips[:2], cache).computed))
+        second.start()
+        time.sleep(0.5)
+        build(clips[:2], tmp_path / "other")
+        for file in (tmp_path / "other").iterdir():
+            shutil.copy(file, cache)
+    second.join(60)
+    assert built == [0]
+    assert not (cache / ".lock").exists()
+
+
+def test_temporary_files_of_a_killed_run_are_taken_away(clips: list[Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    old, new, other = cache / ".a.1-0123abcd.tmp", cache / ".b.2-0123abcd.tmp", cache / "mine.tmp"
+    for file in (old, new, other):
+        file.write_bytes(b"half")
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    build(clips[:1], cache)
+    assert (old.exists(), new.exists(), other.exists()) == (False, True, True)

@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from hub.serving import COMMIT, Repo, Site, serve
 
-from gama.errors import CheckpointError, GamaError
+from gama.errors import CheckpointError, GamaError, LockedError
 from gama.hub import disk, transfer
 from gama.hub.cache import kept, kept_named, remove
 from gama.hub.pull import RECORD, pull, unchecked
 from gama.hub.table import Entry, HubSource, UrlFile
+from gama.locks import locked
 
 BIG = os.urandom(200_000)
 SHA256 = hashlib.sha256(BIG).hexdigest()
@@ -250,6 +252,42 @@ def test_a_mirror_by_plain_http_beyond_this_machine(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_ENDPOINT", "http://10.0.0.1:8080")
     with pytest.raises(GamaError, match="plain http"):
         pull(entry())
+
+
+# -- two at once -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["address", "folder", "cache"])
+def test_two_pulls_of_one_model_fetch_it_once(site: Site, tmp_path: Path, way: str) -> None:
+    """The second one waits for the first, and finds what it has fetched."""
+    wanted = plain(site) if way == "address" else entry()
+    to = None if way == "cache" else tmp_path / "there"
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: pull(wanted, to=to), range(2))
+    assert first.path == second.path
+    assert [(f.path, f.size, f.checked) for f in first.files] == [(f.path, f.size, f.checked) for f in second.files]
+    gets = [path for method, path, _ in site.requests if method == "GET" and path.endswith("model.bin")]
+    assert len(gets) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".lock", ".part", ".tmp"))]
+
+
+def test_a_model_that_is_being_fetched_is_not_removed(site: Site) -> None:
+    pull(plain(site))
+    (row,) = kept_named("mine", {})
+    with locked(row.path, "this model"), pytest.raises(LockedError, match=r"mine: this process .*this model"):
+        remove(row)
+    assert (row.path / "model.bin").is_file()
+    remove(row)
+    assert not row.path.exists()
+
+
+def test_a_whole_cache_is_not_written_to(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may lie where nothing can be written."""
+    done = pull(entry())
+    monkeypatch.setattr("gama.hub.pull.sole_writer", lambda folder: pytest.fail("locked"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "hf").rglob("*")}
+    assert pull(entry()) == done
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "hf").rglob("*")} == before
 
 
 # -- what lies on the disk ---------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_seed_leaves_the_generator_of_torch_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    draws(torch.zeros(VOCABULARY), 5, temperature=1.0, seed=1)
+    draws(torch.linspace(0.0, 0.1, VOCABULARY), 5, temperature=1.0, seed=1)
     assert torch.rand(1) == expected
 
 
@@ -196,5 +196,7 @@ def test_the_placeholder_is_never_an_answer() -> None:
 
 
 def test_a_whole_number_is_a_temperature() -> None:
-    drawn = list(decode(Fixed(torch.zeros(4)), prompts([1]), Sampling(2, temperature=1, seed=0), [STOP]))  # type: ignore[arg-type]
+    drawn = list(
+        decode(Fixed(torch.tensor([0.0, 0.1, 0.2, 0.1])), prompts([1]), Sampling(2, temperature=1, seed=0), [STOP])
+    )  # type: ignore[arg-type]
     assert len(drawn) == 2

@@ -13,7 +13,7 @@ import soundfile
 
 import gama
 from gama.checkpoints.bundled import model_folder
-from gama.errors import CheckpointError, GamaError, ManifestError
+from gama.errors import CheckpointError, GamaError, LockedError, ManifestError
 from gama.inference import opening
 from gama.inference.asking import Asker
 from gama.inference.fleet import Done, Run, Tally, Work, _shares
@@ -79,6 +79,29 @@ def test_other_questions_about_each_clip(work: Work, tmp_path: Path) -> None:
     assert [(row["row"], row["audio_id"], row["instruction"]) for row in lines(work)] == [
         (row, clip, question) for row, clip in ((1, "a.wav"), (2, "b.wav")) for question in QUESTIONS
     ]
+
+
+def test_one_run_at_a_time_writes_an_output(work: Work) -> None:
+    first = Run(work)
+    with pytest.raises(LockedError, match="this process has been writing these answers"):
+        Run(work)
+    list(first.done())
+    broken = replace(work, manifest=work.manifest.with_name("none.json"))
+    for _ in range(2):  # what is refused keeps no lock
+        with pytest.raises(ManifestError, match="no such manifest"):
+            Run(broken)
+    assert left(work) == ["answers.jsonl"]
+
+
+def test_a_half_line_of_a_manifest_is_not_cut_off(work: Work) -> None:
+    work.out.parent.mkdir()
+    for content in ('{"audio_id": "a.wav"}\n{"audio', "notes without an end", '{"row": 1}\n{"row": 2, "audio_id'):
+        work.out.write_text(content)
+        for resume in (False, True):
+            with pytest.raises(GamaError, match="holds something else than answers"):
+                Run(work, resume=resume)
+        assert work.out.read_text() == content
+        assert left(work) == ["answers.jsonl"]
 
 
 # --- going on

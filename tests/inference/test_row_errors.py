@@ -227,6 +227,14 @@ def test_a_manifest_without_any_row_that_can_be_used_is_refused(folder: Path) ->
     assert len(list(asked(folder / "rows.json", ["what?"]))) == 6  # of which only the clips are used
 
 
+def test_a_file_of_other_things_is_refused_at_its_first_rows(folder: Path) -> None:
+    (folder / "rows.json").write_text(json.dumps([0] * 1000 + [ROWS[6]]))
+    with pytest.raises(ManifestError, match="row 1 is int, expected an object"):
+        list(asked(folder / "rows.json"))
+    (folder / "rows.json").write_text(json.dumps([0] * 999 + [ROWS[6]]))
+    assert [row.error is None for row in asked(folder / "rows.json")] == [False] * 999 + [True]
+
+
 def test_a_name_of_bytes_that_are_no_text_is_a_name(folder: Path) -> None:
     """Python carries such bytes as single halves of surrogate pairs."""
     name = b"caf\xe9.wav"

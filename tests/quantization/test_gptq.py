@@ -9,6 +9,7 @@ import pytest
 
 import gama
 from gama.checkpoints.bundled import model_folder
+from gama.checkpoints.file_hashes import FILE as RECORD
 from gama.errors import CheckpointError, DeviceError, GamaError, MissingPackageError
 from gama.quantization import gptq
 from gama.quantization.kinds import stored
@@ -51,7 +52,7 @@ def test_a_stored_model_asks_for_the_packages(monkeypatch: pytest.MonkeyPatch, t
     import shutil
 
     folder = tmp_path / "mini"
-    shutil.copytree(model_folder(), folder)
+    shutil.copytree(model_folder(), folder, ignore=shutil.ignore_patterns(RECORD))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
     monkeypatch.setattr(gptq, "find_spec", lambda _: None)

@@ -32,19 +32,52 @@ _ROOT = Path(__file__).parents[2]
 _SECONDS = 0.4
 _LONGEST = 30.0  # seconds for one input
 _MEDIA = (  # container, codec, rate, channels
-    *(("mp4", "aac", 44_100, 2), ("mp4", "aac", 48_000, 8), ("mov", "pcm_s24le", 48_000, 2), ("ipod", "alac", 44_100, 2)),
-    *(("adts", "aac", 22_050, 1), ("latm", "aac", 44_100, 2), ("matroska", "vorbis", 44_100, 2)),
-    *(("matroska", "pcm_f32le", 16_000, 12), ("webm", "libopus", 48_000, 2), ("webm", "libopus", 48_000, 8)),
-    *(("ogg", "flac", 44_100, 1), ("ogg", "libopus", 48_000, 2), ("avi", "mp2", 44_100, 2), ("avi", "ac3", 48_000, 2)),
-    *(("mpegts", "aac", 48_000, 2), ("mpegts", "ac3", 48_000, 6), ("mpeg", "mp2", 44_100, 2), ("flv", "aac", 44_100, 2)),
-    *(("asf", "wmav2", 44_100, 2), ("ac3", "ac3", 48_000, 2), ("eac3", "eac3", 48_000, 2), ("amr", "libopencore_amrnb", 8_000, 1)),
-    *(("wv", "wavpack", 44_100, 2), ("tta", "tta", 44_100, 2), ("wav", "aac", 44_100, 1), ("wav", "g722", 16_000, 1)),
-    *(("wav", "g726", 8_000, 1), ("wav", "libmp3lame", 44_100, 2), ("wav", "ac3", 48_000, 2), ("wav", "wmav2", 44_100, 2)),
-    *(("caf", "aac", 44_100, 2), ("caf", "libopus", 48_000, 2), ("caf", "adpcm_ima_qt", 44_100, 2), ("au", "g722", 16_000, 1)),
-    *(("aiff", "adpcm_ima_qt", 44_100, 1), ("w64", "pcm_s24le", 48_000, 8), ("mp3", "libmp3lame", 44_100, 2)),
-    *(("mp2", "mp2", 48_000, 2), ("flac", "flac", 48_000, 8), ("nut", "flac", 44_100, 2), ("rm", "ac3", 48_000, 2)),
-    *(("mxf", "pcm_s16le", 48_000, 2), ("gxf", "pcm_s16le", 48_000, 1), ("wtv", "mp2", 48_000, 2), ("swf", "libmp3lame", 44_100, 2)),
-)  # fmt: skip
+    ("mp4", "aac", 44_100, 2),
+    ("mp4", "aac", 48_000, 8),
+    ("mov", "pcm_s24le", 48_000, 2),
+    ("ipod", "alac", 44_100, 2),
+    ("adts", "aac", 22_050, 1),
+    ("latm", "aac", 44_100, 2),
+    ("matroska", "vorbis", 44_100, 2),
+    ("matroska", "pcm_f32le", 16_000, 12),
+    ("webm", "libopus", 48_000, 2),
+    ("webm", "libopus", 48_000, 8),
+    ("ogg", "flac", 44_100, 1),
+    ("ogg", "libopus", 48_000, 2),
+    ("avi", "mp2", 44_100, 2),
+    ("avi", "ac3", 48_000, 2),
+    ("mpegts", "aac", 48_000, 2),
+    ("mpegts", "ac3", 48_000, 6),
+    ("mpeg", "mp2", 44_100, 2),
+    ("flv", "aac", 44_100, 2),
+    ("asf", "wmav2", 44_100, 2),
+    ("ac3", "ac3", 48_000, 2),
+    ("eac3", "eac3", 48_000, 2),
+    ("amr", "libopencore_amrnb", 8_000, 1),
+    ("wv", "wavpack", 44_100, 2),
+    ("tta", "tta", 44_100, 2),
+    ("wav", "aac", 44_100, 1),
+    ("wav", "g722", 16_000, 1),
+    ("wav", "g726", 8_000, 1),
+    ("wav", "libmp3lame", 44_100, 2),
+    ("wav", "ac3", 48_000, 2),
+    ("wav", "wmav2", 44_100, 2),
+    ("caf", "aac", 44_100, 2),
+    ("caf", "libopus", 48_000, 2),
+    ("caf", "adpcm_ima_qt", 44_100, 2),
+    ("au", "g722", 16_000, 1),
+    ("aiff", "adpcm_ima_qt", 44_100, 1),
+    ("w64", "pcm_s24le", 48_000, 8),
+    ("mp3", "libmp3lame", 44_100, 2),
+    ("mp2", "mp2", 48_000, 2),
+    ("flac", "flac", 48_000, 8),
+    ("nut", "flac", 44_100, 2),
+    ("rm", "ac3", 48_000, 2),
+    ("mxf", "pcm_s16le", 48_000, 2),
+    ("gxf", "pcm_s16le", 48_000, 1),
+    ("wtv", "mp2", 48_000, 2),
+    ("swf", "libmp3lame", 44_100, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +116,7 @@ def _by_libsndfile() -> Iterator[tuple[str, bytes]]:
     import soundfile
 
     for form in soundfile.available_formats():
-        for subtype in soundfile.available_subtypes(form) if form != "RAW" else ():
+        for subtype in soundfile.available_subtypes(form) if form not in ("RAW", "SD2") else ():
             file = io.BytesIO()
             with contextlib.suppress(soundfile.LibsndfileError, ValueError, TypeError):
                 with soundfile.SoundFile(file, "w", 8_000, 1, format=form, subtype=subtype) as out:

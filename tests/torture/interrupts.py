@@ -26,7 +26,7 @@ from pathlib import Path
 
 LIMIT = 2.0
 """Seconds to the end of the process on a machine with nothing else to do; scaled by the load where there is more."""
-_START = 0.1  # seconds of processor time in which the interpreter may still be starting
+_START = 0.2  # seconds of processor time in which the interpreter may still be starting
 PATIENCE = 60.0  # seconds after which a process that does not end is killed
 LONG_SECONDS = 1200
 CLIPS = 24

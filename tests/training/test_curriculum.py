@@ -163,6 +163,12 @@ def test_scenes_that_are_not_there_are_made_and_recordings_left_out(folder: Path
     [
         ("own: {seed: 3}", "data.yaml: own: .*expected count"),
         ("own: {count: 3, sed: 1}", "unknown keys sed"),
+        ("own: {count: 3, 1: 1, sed: 2}", "unknown keys 1, sed"),
+        ("own: {count: 0}", "own.count is 0, expected 1 or more"),
+        ("own: {count: 1, seed: -1}", "own.seed is -1, expected 0 or more"),
+        ("own: {count: 1, real_share: 1.5}", "own.real_share is 1.5, expected 0 to 1"),
+        ("own: {count: 1, recordings: ../../x}", "'../../x' is no name of a folder"),
+        (f"own: {{count: 1, recordings: {'a' * 300}}}", "is no name of a folder"),
         ("own: {count: many}", "own.count is 'many'"),
         ("recordings: 3", "recordings is 3"),
     ],

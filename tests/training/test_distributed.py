@@ -15,6 +15,8 @@ import pytest
 from safetensors.torch import load_file
 from training import tiny
 
+from gama.checkpoints.file_hashes import FILE as RECORD
+
 ROOT = Path(__file__).resolve().parents[2]
 TOGETHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STEPS = 4
@@ -37,6 +39,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config["qformer_config"]["aggregator_dropout"] = 0.0
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / RECORD).unlink()  # the change is meant
     return folder
 
 

@@ -17,7 +17,16 @@ from training import tiny
 
 import gama
 from gama.data.dataset import ClipDataset
-from gama.errors import AudioError, CheckpointError, GamaError, ManifestError, MissingPackageError, RecipeError
+from gama.errors import (
+    AudioError,
+    CheckpointError,
+    GamaError,
+    LockedError,
+    ManifestError,
+    MissingPackageError,
+    RecipeError,
+)
+from gama.locks import locked
 from gama.training import integrations, loop, stages, trainer
 from gama.training.lineage import recipe_text, require_same_recipe
 from gama.training.recipe import Lora, Recipe, load_recipe
@@ -396,7 +405,7 @@ def test_an_optimizer_that_is_no_optimizer_is_refused_unrun(train: Any, tmp_path
 
     train("run", max_steps=2, save_steps=2)
     folder = tmp_path / "run" / "checkpoint-2"
-    (folder / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     (folder / "files.json").unlink()
     with pytest.raises(CheckpointError, match="optimizer.pt or scheduler.pt holds something else than numbers") as e:
         train("run", resume=True, max_steps=4, save_steps=2)
@@ -451,3 +460,15 @@ def test_lora_is_merged_exactly(parent: Path) -> None:
     torch.testing.assert_close(merged, adapted, rtol=1e-4, atol=1e-5)
     plain, _ = stages.start(Recipe("x", "answer"), both(parent))
     assert not torch.allclose(plain.eval()(input_ids=ids).logits, adapted, atol=1e-3)
+
+
+def test_one_run_at_a_time_trains_into_a_folder(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (
+        locked(tmp_path / "run", "this run", inside=True),
+        pytest.raises(LockedError, match="has been writing this run"),
+    ):
+        train("run")
+    assert list((tmp_path / "run").iterdir()) == []
+    assert (train("run", max_steps=1) / "config.json").is_file()
+    assert not (tmp_path / "run" / ".lock").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,28 @@ def rows_of(
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = (line for line in file if comment is None or not line.startswith(comment))
         reader = csv.DictReader(lines, columns, delimiter=delimiter, skipinitialspace=True)
-        missing = [name for name in needed or columns or () if name not in (reader.fieldnames or ())]
+        with _csv_errors(path, reader):
+            there = reader.fieldnames or ()
+        missing = [name for name in needed or columns or () if name not in there]
         if missing:
             raise ManifestError(f"{path}: no column {missing[0]!r}; there are: {_columns(reader)}")
-        for row in reader:
+        while True:
+            with _csv_errors(path, reader):
+                row = next(reader, None)
+            if row is None:
+                return
             short = next((name for name in needed or columns or () if row[name] is None), None)
             if short is not None:
                 raise ManifestError(f"{path}: line {reader.line_num} ends before {short!r}")
             yield TableRow(row, path, reader.line_num)
+
+
+@contextmanager
+def _csv_errors(path: Path, reader: csv.DictReader[str]) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise ManifestError(f"{path}: line {reader.line_num + 1} cannot be read: {error}") from None
 
 
 def _columns(reader: csv.DictReader[str]) -> str:

@@ -342,3 +342,16 @@ def test_the_commands(runner: CliRunner, folder: Callable[[str], Path], tmp_path
 def test_an_unknown_data_set_is_named() -> None:
     with pytest.raises(GamaError, match="did you mean 'esc50'"):
         data_set("esc5")
+
+
+def test_a_field_without_an_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a,b\n1,"' + "x,\n" * 100_000)
+    with pytest.raises(ManifestError, match=r"t\.csv: line \d+ cannot be read: field larger than field limit"):
+        list(rows_of(tmp_path / "t.csv", needed=["a"]))
+    (tmp_path / "t.csv").write_text('"' + "x,\n" * 100_000)
+    with pytest.raises(ManifestError, match=r"t\.csv: line \d+ cannot be read"):
+        list(rows_of(tmp_path / "t.csv", needed=["a"]))
+    (tmp_path / "t.csv").write_text(",".join(f"column{n}" for n in range(1000)) + "\n1\n")
+    with pytest.raises(ManifestError, match="no column 'a'; there are: column0, ") as caught:
+        list(rows_of(tmp_path / "t.csv", needed=["a"]))
+    assert len(str(caught.value)) < 500
