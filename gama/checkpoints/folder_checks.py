@@ -31,8 +31,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a GAMA model's folder, after what costs little has been compared.
 
     Raises:
-        CheckpointError: for another kind of model, a pointer or a web page in place of a file, a file that was changed since
-            the folder was written, and numbers that no model has.
+        CheckpointError: for another kind of model, a pointer or a web page in place of a file, a file that was changed
+            since the folder was written, and numbers that no model has.
     """
     file = folder / "config.json"
     config = read_table(file)
@@ -103,7 +103,9 @@ def _check_size(folder: Path, config: Mapping[str, Any], tensors: int, stored: i
 def _least(part: Mapping[str, Any]) -> int:
     """How many weights a transformer of these sizes has at least: embedding, attention, feed-forward layers."""
     width, deep = _whole(part, "hidden_size"), _whole(part, "intermediate_size")
-    heads = _whole(part, "num_attention_heads") * _whole(part, "head_dim")
+    queries = _whole(part, "num_attention_heads")
+    each = _whole(part, "head_dim") or width // max(1, queries)
+    heads = each * (queries + _whole(part, "num_key_value_heads"))
     patch = _whole(part, "patch_size") or 1
     patches = (_whole(part, "num_frames") // patch) * (_whole(part, "num_mel_bins") // patch)
     rows = _whole(part, "vocab_size") + _whole(part, "num_query_tokens") + patches

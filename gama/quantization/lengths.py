@@ -52,7 +52,7 @@ def check_4bit(codes: Tensor, state: Any, sides: Sequence[int] | None = None, *,
     _check_length(name, "quant_map", state.code.numel(), _LEVELS)
     _check_length(name, "absmax", state.absmax.numel(), scales)
     _check_floats(name, "quant_map", state.code)
-    if not torch.allclose(state.code.cpu(), _levels(state.quant_type), atol=1e-6):
+    if not torch.allclose(state.code.cpu().reshape(-1), _levels(state.quant_type), atol=1e-6):
         raise _wrong(name, "quant_map", "other numbers", f"the levels of {state.quant_type}")
     if not state.nested:
         _check_floats(name, "absmax", state.absmax)

@@ -49,6 +49,7 @@ def checked(folder: Path) -> None:
         (("qformer_config", "num_hidden_layers"), 10**6, "describes 1,000,000 layers (qformer_config)"),
         (("text_config", "vocab_size"), 10**9, "describes a model of at least 192,"),
         (("text_config", "hidden_size"), 10**6, "describes a model of at least"),
+        (("text_config", "num_key_value_heads"), 10**5, "describes a model of at least"),
         (("encoder_config", "num_frames"), 10**8, "describes a model of at least"),
         (("qformer_config", "num_query_tokens"), 10**8, "describes a model of at least"),
         (("encoder_config", "stem_channels"), [10**5, 10**5, 96], "describes a model of at least"),
@@ -132,6 +133,21 @@ def test_a_processor_of_another_model(
     change(folder / file, *path, to=value)
     with pytest.raises(CheckpointError) as caught:
         gama.load(folder, runtime=runtime)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value", "message"),
+    [
+        ("processor_config.json", "audio_token", [[]], "audio_token is [[]], text was expected"),
+        ("generation_config.json", "eos_token_id", {"a": 1}, "eos_token_id is {'a': 1}, no ids"),
+        ("generation_config.json", "eos_token_id", [2, "x"], "no ids"),
+    ],
+)
+def test_settings_of_another_kind(file: str, name: str, value: Any, message: str, folder: Path) -> None:
+    change(folder / file, name, to=value)
+    with pytest.raises(CheckpointError) as caught:
+        gama.load(folder, runtime="torch")
     assert message in str(caught.value)
 
 

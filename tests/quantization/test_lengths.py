@@ -86,6 +86,12 @@ def test_codes_are_compared(change: Callable[[torch.Tensor], torch.Tensor], mess
     assert message in str(caught.value)
 
 
+def test_a_table_of_another_shape_with_the_same_numbers() -> None:
+    weight = quantized()
+    weight.quant_state.code = weight.quant_state.code.view(8, 2)
+    assert Packed(weight.data, weight.quant_state).shape == (32, 1024)
+
+
 def test_scales_that_are_not_nested() -> None:
     weight = quantized(nested=False)
     check_4bit(weight.data, weight.quant_state, (32, 1024))
