@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gama import _registration, bitsandbytes_import, telemetry
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from gama.checkpoints.bundled import model_folder
