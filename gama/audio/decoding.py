@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 import soundfile
@@ -14,10 +14,13 @@ from gama.audio.arrays import Array, samples_of
 from gama.audio.containers import Checked, checked
 from gama.audio.formats import unknown
 from gama.audio.guarded import GuardedFile
-from gama.audio.mpeg import Mpeg
+from gama.audio.quiet import without_mpg123
 from gama.audio.resampling import check_rate
 from gama.audio.source import Source, named_error
 from gama.errors import AudioError
+
+if TYPE_CHECKING:
+    from gama.audio.mpeg import Mpeg
 
 Block = NDArray[np.float32]
 
@@ -72,7 +75,8 @@ class SoundFileDecoder:
         file.seek(0)
         self._file = GuardedFile(self._source, file)
         try:
-            self._sound = _SoundFile(self._file)
+            with without_mpg123(self._kind == "mp3"):
+                self._sound = _SoundFile(self._file)
         except (soundfile.LibsndfileError, ValueError, TypeError) as failed:
             self._file.check()
             raise _Unopened(_reason(failed)) from failed
@@ -128,7 +132,8 @@ class SoundFileDecoder:
         if self._kind == "flac":
             out.fill(np.nan)  # so that what was decoded before an error can be counted
         try:
-            part: Block = self._sound.read(out=out)
+            with without_mpg123(self._kind == "mp3"):
+                part: Block = self._sound.read(out=out)
         except soundfile.LibsndfileError as failed:
             self._file.check()
             decoded = int(np.isfinite(out[:, 0]).sum()) if self._kind == "flac" else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gama.audio.mpeg import find_frames
 from gama.audio.source import Source
 
 _HEAD = 1024
@@ -141,6 +140,8 @@ def recognised(source: Source) -> Format:
     if name is not None:
         return FORMATS.get(name) or Format(name, _DEMUXERS.get(name, name))
     _refuse(source, head)
+    from gama.audio.mpeg import find_frames
+
     if find_frames(source) is not None:
         return FORMATS["mp3"]
     return Format("unknown", PROBED)

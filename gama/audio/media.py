@@ -27,6 +27,7 @@ _TRUSTED = (  # containers that state their duration; others guess from the bitr
     *("rm", "oma", "qcp", "osq", "shn", "dsf", "smjpeg", "ast", "alp", "argo_asf", "apm", "sox", "vqf"),
 )
 _MAX_UNFRAMED = 2**24  # bytes that are decoded at once, to some 20 minutes
+_PLANES = 8  # AV_NUM_DATA_POINTERS: fewer end in a null pointer
 _SEEKABLE = ("mp4", "matroska", "webm")  # with an index and times to enter by
 
 
@@ -169,37 +170,38 @@ class MediaDecoder:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """A stream whose rate changes is resampled to the first one.
 
-        Samples are asked for packed, in one plane: PyAV reads beyond the planes of eight channels.
+        PyAV looks for the end of eight and more planes behind them, so those are asked for packed, in one plane.
 
         Raises:
             AudioError: broken, or the number of channels changes.
         """
         import av
 
-        frame, form, packed, position = self._next, None, None, 0
+        frame, rate, form, layout, fit, position = self._next, 0, "", None, None, 0
         while frame is not None:
-            if form != (frame.sample_rate, frame.format.name, frame.layout.name):
-                yield from self._packed(packed, None)
-                if frame.layout.nb_channels != self.channels:
-                    change = f"from {self.channels} to {frame.layout.nb_channels} at {position / self.rate:.2f} s"
+            if frame.sample_rate != rate or frame.format.name != form or frame.layout != layout:
+                yield from self._converted(fit, None)
+                rate, form, layout = frame.sample_rate, frame.format.name, frame.layout
+                if layout.nb_channels != self.channels:
+                    change = f"from {self.channels} to {layout.nb_channels} at {position / self.rate:.2f} s"
                     raise self._source.error(f"changes its number of channels {change}", "cut it into one file each")
-                packed = av.AudioResampler(format="flt", rate=self.rate)
-                form = (frame.sample_rate, frame.format.name, frame.layout.name)
-            for block in self._packed(packed, frame):
+                fit = av.AudioResampler(format="fltp" if self.channels < _PLANES else "flt", rate=self.rate)
+            for block in self._converted(fit, frame):
                 position += len(block)
                 yield block
             frame = next(self._frames, None)
-        yield from self._packed(packed, None)
+        yield from self._converted(fit, None)
 
-    def _packed(self, packed: Any, frame: Any) -> Iterator[NDArray[np.float32]]:
+    def _converted(self, fit: Any, frame: Any) -> Iterator[NDArray[np.float32]]:
         """What the resampler gives for a frame, or at the end for None, as (N, C)."""
-        if packed is None:
+        if fit is None:
             return
         try:
-            blocks = [part.to_ndarray().reshape(-1, self.channels) for part in packed.resample(frame) if part]
+            arrays = [part.to_ndarray() for part in fit.resample(frame) if part is not None]
         except Exception as failed:
             raise self._source.error(f"is broken: {_reason(failed)}") from failed
-        yield from blocks
+        for array in arrays:
+            yield array.T if self.channels < _PLANES else array.reshape(-1, self.channels)
 
 
 def _reason(failed: Exception) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from gama.audio.overlay import Part, joined
-from gama.audio.source import Source
+from gama.audio.source import Source, id3_size
 
 _V1 = {  # kbit/s by layer (ISO/IEC 11172-3 table 2.4.2.3)
     1: (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -352,9 +352,3 @@ def _tag_end(source: Source, position: int, head: bytes) -> int | None:
         ends = [at + 9 for at in (block.find(b"LYRICS200"), block.find(b"LYRICSEND")) if at >= 0]
         return position + min(ends) if ends else None
     return None
-
-
-def id3_size(head: bytes) -> int:
-    """Bytes of an ID3v2 tag, by its first ten."""
-    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    return 10 + size + (10 if head[5] & 0x10 else 0)

@@ -173,3 +173,9 @@ def _spool(stream: BinaryIO, given: str) -> IO[bytes]:
         spooled.close()
         raise named_error(given, f"cannot be read: {failed}") from failed
     return spooled
+
+
+def id3_size(head: bytes) -> int:
+    """Bytes of an ID3v2 tag, by its first ten."""
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)
