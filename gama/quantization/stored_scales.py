@@ -1,7 +1,7 @@
 """Codes and scales as the headers of weight files describe them, compared before a library builds anything of them.
 
-bitsandbytes reads what a matrix in 4 bits is (its shape, its blocks) from JSON in a tensor beside the codes. Of one that
-makes no sense transformers says that there were "some issues"; here the tensor is named. No torch.
+bitsandbytes reads what a matrix in 4 bits is (its shape, its blocks) from JSON in a tensor beside the codes. Where that
+makes no sense, transformers says that there were "some issues"; here the tensor is named. No torch.
 """
 
 from __future__ import annotations
