@@ -62,10 +62,19 @@ def test_what_has_no_end(monkeypatch: pytest.MonkeyPatch, template: str, what: s
 
 def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_jinja, "SECONDS", 1)
+    started: list[int] = []
+    fork = os.fork
+
+    def noted() -> int:
+        started.append(fork())
+        return started[-1]
+
+    monkeypatch.setattr(bounded_jinja.os, "fork", noted)
     with pytest.raises(PromptError):
         render_jinja_template([TALK], f"{LONG}{ENDS}")
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    (child,) = started
+    with pytest.raises(ChildProcessError):  # it was waited for
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_the_same_prompt_needs_no_second_fork(monkeypatch: pytest.MonkeyPatch) -> None:
