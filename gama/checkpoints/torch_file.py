@@ -92,6 +92,8 @@ def _loaded(path: Path, zipped: bool) -> Any:
         raise CheckpointError(f"{path}: asks for more memory than there is", _AGAIN) from error
     except Exception as error:  # what torch raises for bytes that were changed has no bounds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "allocate memory" in reason:  # torch's word for it is a RuntimeError
+            raise CheckpointError(f"{path}: asks for more memory than there is", _AGAIN) from error
         raise CheckpointError(f"{path}: damaged or cut short: {reason}", _AGAIN) from error
 
 

@@ -165,6 +165,12 @@ def test_bytes_out_of_nothing_are_refused(tmp_path: Path) -> None:
     assert "bytearray" in refusal(path)
 
 
+def test_a_tensor_beyond_the_memory_is_refused(tmp_path: Path) -> None:
+    size = b"\x8a\x08" + (2**55).to_bytes(8, "little")
+    path = archive(tmp_path / "w.bin", b"\x80\x02ctorch\nTensor\n(" + size + b"tR.")
+    assert "asks for more memory than there is" in refusal(path)
+
+
 def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(10**9)}, tmp_path / "w.bin")
     assert "a: shape (1000000000,) takes more bytes than the 4 stored" in refusal(tmp_path / "w.bin")
