@@ -152,9 +152,8 @@ class Session:
 def _warn(clips: Sequence[Waveform]) -> None:
     """Say of which clips the samples were never scaled to full scale: the answer is about a sound far too loud."""
     for clip in clips:
-        if clip.over_range:
-            what = f"its samples reach {clip.peak_db:.0f} dB above full scale, [-1, 1] was expected"
-            console.warn(f"{clip.source}: {what}")
+        if clip.level_warning:
+            console.warn(clip.level_warning)
 
 
 def _shown(text: str) -> str:

@@ -98,7 +98,7 @@ def _to_file(run: Run | LaunchedRun, answers: Iterator[Done]) -> Tally:
     try:
         with console.progress(run.left, "asking") as advance:
             for done in answers:
-                tally.add(done)
+                _add(tally, done)
                 advance(1)
                 if done.error and tally.failed <= _TOLD:
                     console.fail(done.error)
@@ -106,6 +106,14 @@ def _to_file(run: Run | LaunchedRun, answers: Iterator[Done]) -> Tally:
         console.note(f"{run.kept + tally.answered} of {run.kept + run.left} answers are kept; --resume goes on")
         raise
     return tally
+
+
+def _add(tally: Tally, done: Done) -> None:
+    """Count an answer, and warn of the level of its clip, once for each of the first clips."""
+    tally.add(done)
+    if done.warning and done.warning not in tally.warnings and len(tally.warnings) < _TOLD:
+        tally.warnings.add(done.warning)
+        console.warn(done.warning)
 
 
 def _silently(answers: Iterator[Done]) -> None:
@@ -131,7 +139,7 @@ def _to_stream(work: Work, put: Callable[[object], None]) -> Tally:
     found = replies(work.open, (q.request for q in questions), work.how, batch_size=work.batch_size)
     for question, reply in zip(questions, found, strict=True):
         put(question.line(reply))
-        tally.add(told(question, reply))
+        _add(tally, told(question, reply))
         if reply.error is not None and tally.failed <= _TOLD:
             console.fail(str(reply.error))
     return tally

@@ -68,6 +68,13 @@ class Waveform:
         """Whether the peak lies more than 6 dB above full scale: float samples that were never scaled to [-1, 1]."""
         return self.peak_db > OVER_RANGE_DB
 
+    @property
+    def level_warning(self) -> str:
+        """What a user should know of samples that were never scaled to full scale; empty where they were."""
+        if not self.over_range:
+            return ""
+        return f"{self.source}: its samples reach {self.peak_db:.0f} dB above full scale, [-1, 1] was expected"
+
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the samples' little-endian bytes."""

@@ -17,6 +17,7 @@ from typing import Literal
 from gama import audio
 from gama.atomic import check_output, check_output_folder, make_folder, replacing
 from gama.audio.encoding import encoded
+from gama.audio.source import is_url
 from gama.data.clips import peak_of
 from gama.data.folders import files_below
 from gama.data.manifest import Malformed, Writer, entries, writing
@@ -188,7 +189,8 @@ def _convert(job: Job) -> Job:
             return job
         waveform = audio.load(job.source, end=job.max_seconds, max_duration=86_400.0)
     except FileNotFoundError:
-        return replace(job, error=f"{job.source}: no such file")
+        what = "is a URL, the path of a file was expected" if is_url(str(job.source)) else "no such file"
+        return replace(job, error=f"{job.source}: {what}")
     except Exception as error:  # whatever a decoder raises is about this clip
         return replace(job, error=str(row_error(error, str(job.source), AudioError)))
     peak = peak_of(waveform)

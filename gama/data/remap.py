@@ -57,8 +57,10 @@ def clips_of(manifest: Path, remap: Remap, malformed: Malformed | None = None) -
 def absolute(path: Path) -> Path:
     """An absolute path under the names that were given: links keep theirs.
 
-    Only ``..`` asks the disk, because the folder above a link is that of what the link points to.
+    Only ``..`` asks the disk, because the folder above a link is that of what the link points to. A URL stays one.
     """
+    if is_url(str(path)):
+        return path
     return path.parent.resolve() / path.name if ".." in path.parts else Path(os.path.abspath(path))
 
 

@@ -71,11 +71,13 @@ class Done:
         audio_id: the clip.
         seconds: of sound.
         error: what was wrong; empty for an answer.
+        warning: what is odd about the clip's level; empty for nothing.
     """
 
     audio_id: str
     seconds: float = 0.0
     error: str = ""
+    warning: str = ""
 
 
 class Run:
@@ -202,7 +204,9 @@ def told(question: Asked, reply: Reply) -> Done:
     """What a reply says to whoever counts."""
     if reply.answer is None:
         return Done(question.audio_id, error=str(reply.error))
-    return Done(question.audio_id, sum(clip.duration for clip in reply.answer.clips))
+    clips = reply.answer.clips
+    warning = next((clip.level_warning for clip in clips if clip.level_warning), "")
+    return Done(question.audio_id, sum(clip.duration for clip in clips), warning=warning)
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -294,6 +298,7 @@ class Tally:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._begun = clock, clock()
         self._clips: set[str] = set()
+        self.warnings: set[str] = set()
         self.answered = self.failed = 0
         self.seconds = 0.0
 

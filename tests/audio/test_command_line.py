@@ -38,6 +38,24 @@ def test_samples_far_above_full_scale_are_warned_of(folder: Path) -> None:
     assert [json.loads(row)["over_range"] for row in out.splitlines()] == [False, True]
 
 
+@pytest.mark.parametrize("out", [(), ("--out", "answers.jsonl")], ids=["stream", "file"])
+def test_a_manifest_warns_once_of_each_clip(folder: Path, out: tuple[str, ...]) -> None:
+    rows = [{"audio_id": name, "instruction": q} for name in ("good.wav", "loud.wav") for q in ("what?", "a dog?")]
+    Path("rows.json").write_text(json.dumps(rows))
+    status, _, errors = ask("--manifest", "rows.json", *out, "--max-new-tokens", "2")
+    assert status == 0
+    assert [line for line in errors.splitlines() if line.startswith("warning")] == [
+        f"warning: {folder / 'loud.wav' if errors.count(str(folder)) else 'loud.wav'}: "
+        "its samples reach 79 dB above full scale, [-1, 1] was expected"
+    ]
+
+
+def test_prepare_audio_says_what_a_url_is(folder: Path) -> None:
+    Path("rows.json").write_text(json.dumps([{"audio_id": "https://host/a.wav", "instruction": "q", "output": "a"}]))
+    done = CliRunner().invoke(cli, ["prepare", "audio", "rows.json", "--out", "out"])
+    assert "is a URL, the path of a file was expected" in done.stderr
+
+
 def test_a_file_url_is_opened(folder: Path) -> None:
     status, out, errors = ask((folder / "good.wav").as_uri(), "what?", "--max-new-tokens", "2")
     assert (status, errors) == (0, "") and out.strip()
