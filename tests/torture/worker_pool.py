@@ -159,8 +159,9 @@ def judged(attempt: Callable[[], str | None]) -> tuple[str, str]:
     try:
         wrong = attempt()
     except GamaError as error:
+        told = "more memory than there is" in str(error)  # it was asked for, refused at once, and named
         short_of_memory = isinstance(error.__cause__, MemoryError) or "allocate memory" in str(error)
-        if short_of_memory or "\n" in str(error):
+        if (short_of_memory and not told) or "\n" in str(error):
             return "memory" if short_of_memory else "wrong", str(error)[:500]
         return "held", f"{type(error).__name__}: {error}"
     except MemoryError as error:
