@@ -96,7 +96,7 @@ def torch_way(size: str, dtype: str, waveform: np.ndarray) -> tuple[Callable[[],
 
     def run() -> Any:
         with torch.inference_mode():
-            return model.get_audio_features(fbank(samples))
+            return model.audio_prefix(fbank(samples))
 
     return run, tower_operations(model.config.to_dict())
 

@@ -22,11 +22,20 @@ MODEL_TYPE = "gama"
 
 _ALIAS = f"transformers.models.{MODEL_TYPE}"
 
-# Models have no row: their tables are keyed by the configuration's class, and importing that has registered them.
+_WHOLE = "GamaForConditionalGeneration"
+
+# The tables of models are keyed by the configuration's class as well, and importing that registers them; pipelines and
+# trainers read the names.
 _ROWS = {
-    "transformers.models.auto.configuration_auto": ("CONFIG_MAPPING_NAMES", "GamaConfig"),
-    "transformers.models.auto.feature_extraction_auto": ("FEATURE_EXTRACTOR_MAPPING_NAMES", "GamaFeatureExtractor"),
-    "transformers.models.auto.processing_auto": ("PROCESSOR_MAPPING_NAMES", "GamaProcessor"),
+    "transformers.models.auto.configuration_auto": {"CONFIG_MAPPING_NAMES": "GamaConfig"},
+    "transformers.models.auto.feature_extraction_auto": {"FEATURE_EXTRACTOR_MAPPING_NAMES": "GamaFeatureExtractor"},
+    "transformers.models.auto.processing_auto": {"PROCESSOR_MAPPING_NAMES": "GamaProcessor"},
+    "transformers.models.auto.modeling_auto": {
+        "MODEL_MAPPING_NAMES": "GamaModel",
+        "MODEL_FOR_PRETRAINING_MAPPING_NAMES": _WHOLE,
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": _WHOLE,
+        "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES": _WHOLE,
+    },
 }
 
 
@@ -34,23 +43,23 @@ def install() -> None:
     """Add our rows to the tables that are loaded, and watch for the others. Safe to call more than once."""
     for name in _ROWS:
         if name in sys.modules:
-            _add_row(sys.modules[name])
+            _add_rows(sys.modules[name])
         watch(name, _execute)
     if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AliasFinder())
 
 
-def _add_row(module: ModuleType) -> None:
-    table_name, class_name = _ROWS[module.__name__]
-    # A transformers that drops a table must still import; `import gama.model` registers without the tables.
-    table = getattr(module, table_name, None)
-    if table is not None:
-        table.setdefault(MODEL_TYPE, class_name)
+def _add_rows(module: ModuleType) -> None:
+    for table_name, class_name in _ROWS[module.__name__].items():
+        # A transformers that drops a table must still import; `import gama.model` registers without the tables.
+        table = getattr(module, table_name, None)
+        if table is not None:
+            table.setdefault(MODEL_TYPE, class_name)
 
 
 def _execute(load: Callable[[], None], module: ModuleType) -> None:
     load()
-    _add_row(module)
+    _add_rows(module)
 
 
 class _AliasFinder(MetaPathFinder):

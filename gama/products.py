@@ -41,12 +41,12 @@ def _learns(x: Tensor, weight: Tensor) -> bool:
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
     return (
-        type(x) is Tensor
+        not torch.compiler.is_compiling()  # first: a graph has no place for the look-up of the processor's kinds
+        and type(x) is Tensor
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in _kinds()
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -62,18 +62,34 @@ class Template:
         question: format with ``{instruction}``; the answer follows directly.
         system: format with ``{system}`` put before the first question.
         between: what stands between an answer and the next question.
+        header: the end of ``question`` that opens the answer; it is left out where no answer is to follow.
     """
 
     question: str
     system: str = "{system}\n\n"
     between: str = "\n\n"
+    header: str = ""
 
+    def written(self, text: str, *, answered: bool = True, open_end: bool = False) -> str:
+        """A question as it is written.
+
+        Args:
+            text: the instruction.
+            answered: whether the answer's header follows.
+            open_end: whether it ends with ``text`` itself, to be continued.
+        """
+        before, _, after = self.question.partition("{instruction}")
+        return before + text + ("" if open_end else after if answered else after.removesuffix(self.header))
+
+
+_RESPONSE = "### Response:\n"
 
 TEMPLATES: dict[str, Template] = {
-    "gama": Template("### Instruction:\n{instruction}\n\n### Response:\n"),
+    "gama": Template("### Instruction:\n{instruction}\n\n" + _RESPONSE, header=_RESPONSE),
     "alpaca": Template(
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-        "\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+        "\n\n### Instruction:\n{instruction}\n\n" + _RESPONSE,
+        header=_RESPONSE,
     ),
     "plain": Template("{instruction}\n"),
 }
@@ -118,11 +134,19 @@ def instruction(question: str, *, input: str = "", silent: bool = False) -> str:
     return "".join(parts)
 
 
-def render(turns: Sequence[Turn], template: str = "gama") -> list[Segment]:
+def render(
+    turns: Sequence[Turn], template: str = "gama", *, answered: bool = True, open_end: bool = False
+) -> list[Segment]:
     """Turns -> segments, ready for the answer to follow.
 
     Clips of the first question come before the beginning of the text; clips of a later one right before its
     question. Answers end with the end-of-sequence token.
+
+    Args:
+        turns: the conversation.
+        template: name of the template.
+        answered: whether the header of an answer follows the last question.
+        open_end: whether the last turn is to be continued: nothing follows its text.
 
     Raises:
         PromptError: when there is no question, or roles do not alternate.
@@ -132,14 +156,17 @@ def render(turns: Sequence[Turn], template: str = "gama") -> list[Segment]:
     system = ""
     begun = False
     expected = "user"
-    for turn in turns:
+    for index, turn in enumerate(turns):
+        last = index == len(turns) - 1
         if turn.role == "system" and not begun:
             system = form.system.format(system=turn.text)
             continue
         if turn.role != expected:
             raise PromptError(f"a turn of {turn.role!r} where one of {expected!r} is expected")
         if turn.role == "assistant":
-            segments += [Text(turn.text), Mark("eos")]
+            segments.append(Text(turn.text))
+            if not (last and open_end):
+                segments.append(Mark("eos"))
             expected = "user"
             continue
         if begun:
@@ -147,11 +174,84 @@ def render(turns: Sequence[Turn], template: str = "gama") -> list[Segment]:
         segments += [Clip()] * turn.clips
         if not begun:
             segments.append(Mark("bos"))
-        segments.append(Text(system + form.question.replace("{instruction}", turn.text)))
+        asked = form.written(turn.text, answered=answered or not last, open_end=open_end and last)
+        segments.append(Text(system + asked))
         system, begun, expected = "", True, "assistant"
     if not begun:
         raise PromptError("the conversation holds no question")
     return join_text(segments)
+
+
+OWN_PROMPT = "{#- gama's own prompt -#}"
+"""How a Jinja template begins that :func:`jinja` wrote."""
+
+
+def jinja(template: str, audio_token: str = AUDIO_PLACEHOLDER, *, bos: bool = True) -> str:
+    """The prompt as a chat template, for programs that read one from a saved folder (:func:`render` in Jinja).
+
+    Args:
+        template: name of the template.
+        audio_token: what stands for a clip.
+        bos: whether the tokenizer begins texts with a token.
+    """
+    form = template_named(template)
+    before, _, after = form.question.partition("{instruction}")
+    parts = {
+        "AUDIO": audio_token,
+        "BEFORE": before,
+        "AFTER": after.removesuffix(form.header),
+        "HEADER": form.header,
+        "BETWEEN": form.between,
+        "SYSTEM_BEFORE": form.system.partition("{system}")[0],
+        "SYSTEM_AFTER": form.system.partition("{system}")[2],
+    }
+    text = _JINJA.replace("BOS", "bos_token" if bos else "''")
+    for name in sorted(parts, key=len, reverse=True):
+        text = text.replace(f"<{name}>", _quoted(parts[name]))
+    return OWN_PROMPT + "".join(line.strip() for line in text.splitlines())
+
+
+_JINJA = r"""
+{%- set ns = namespace(begun=false, system='') -%}
+{%- for message in messages -%}
+{%- set turn = namespace(text='', clips='', parts=0) -%}
+{%- if message['content'] is string -%}
+{%- set turn.text = message['content'] -%}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'audio' or part['type'] == 'audio_url' -%}
+{%- set turn.clips = turn.clips + <AUDIO> -%}
+{%- elif part['type'] == 'text' -%}
+{%- set turn.text = turn.text + ('\n' if turn.parts else '') + part['text'] -%}
+{%- set turn.parts = turn.parts + 1 -%}
+{%- else -%}
+{{- raise_exception('parts are text or audio') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- if message['role'] == 'system' and not ns.begun -%}
+{%- set ns.system = <SYSTEM_BEFORE> + turn.text + <SYSTEM_AFTER> -%}
+{%- elif message['role'] == 'assistant' and ns.begun -%}
+{{- turn.text + eos_token -}}
+{%- elif message['role'] == 'user' -%}
+{%- if ns.begun -%}{{- <BETWEEN> -}}{%- endif -%}
+{{- turn.clips -}}
+{%- if not ns.begun -%}{{- BOS -}}{%- endif -%}
+{{- ns.system + <BEFORE> + turn.text + <AFTER> -}}
+{%- if add_generation_prompt or not loop.last -%}{{- <HEADER> -}}{%- endif -%}
+{%- set ns.system = '' -%}
+{%- set ns.begun = true -%}
+{%- else -%}
+{{- raise_exception('turns of user and assistant alternate') -}}
+{%- endif -%}
+{%- endfor -%}
+"""
+
+
+def _quoted(text: str) -> str:
+    """A string of Jinja."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
 
 
 def join_text(segments: Sequence[Segment]) -> list[Segment]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "adapter": ("gama_cli.export_adapter", "adapter", "A model's LoRA as a PEFT folder."),
     "merged": ("gama_cli.export_adapter", "merged", "The language model alone, LoRA added; the audio tower beside it."),
+    "embeds": ("gama_cli.export_embeds", "embeds", "A clip and a question as prompt embeddings, for vLLM."),
 }
 _HIDDEN = ("instant",)
 
@@ -104,7 +105,7 @@ class ExportGroup(click.Group):
             formatter.write_dl(rows)
 
 
-@click.group(cls=ExportGroup, invoke_without_command=True, subcommand_metavar="[onnx|adapter|merged] …")
+@click.group(cls=ExportGroup, invoke_without_command=True, subcommand_metavar="[onnx|adapter|merged|embeds] …")
 @_onnx_options
 @click.pass_context
 def export(ctx: click.Context, /, **options: Any) -> None:

@@ -16,7 +16,7 @@ from transformers.models.auto.feature_extraction_auto import feature_extractor_c
 from transformers.models.auto.processing_auto import processor_class_from_name
 
 assert processor_class_from_name("GamaProcessor").__module__ == "gama.model.processing"
-assert feature_extractor_class_from_name("GamaFeatureExtractor").__module__ == "gama.model.processing"
+assert feature_extractor_class_from_name("GamaFeatureExtractor").__module__ == "gama.model.features"
 with tempfile.TemporaryDirectory() as folder:
     pathlib.Path(folder, "config.json").write_text(json.dumps({"model_type": "gama"}))
     config = AutoConfig.from_pretrained(folder)

@@ -83,9 +83,9 @@ def _tower_stages(asker: Any, waveform: Any) -> dict[str, float]:
 
     with torch.inference_mode():
         begun = time.perf_counter()
-        values = asker.processor.feature_extractor([waveform])["audio_values"]
+        values = asker.processor.feature_extractor([waveform])["input_features"]
         fbank = time.perf_counter()
-        asker.model.get_audio_features(values.to(asker.model.device)).sum().item()
+        asker.model.audio_prefix(values.to(asker.model.device)).sum().item()
         return {"fbank": fbank - begun, "tower": time.perf_counter() - fbank}
 
 

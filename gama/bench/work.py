@@ -19,7 +19,8 @@ def tower_operations(config: Config) -> float:
     A multiplication and an addition are two; products and convolutions alone. The released code has 0.6e9 more, of the
     cross-attention whose result it drops.
     """
-    encoder, qformer = config["encoder_config"], config["qformer_config"]
+    encoder = config.get("audio_config") or config["encoder_config"]  # the name in folders of before
+    qformer = config["qformer_config"]
     width = config["text_config"]["hidden_size"]
     count = _encoder(encoder)
     pooled = encoder["num_frames"] // encoder["patch_size"] // encoder["time_pool"]

@@ -64,14 +64,14 @@ def architecture(
         if aggregator != "released":
             raise CheckpointError(f"--aggregator {aggregator}: a model of LTU's form has no aggregator", "leave it out")
         audio = GamaEncoderConfig(**encoder, taps=[], time_pool=_LTU_TIME_POOL)
-        return GamaConfig(text_config=text, encoder_config=audio, qformer_config=None)
+        return GamaConfig(text_config=text, audio_config=audio, qformer_config=None)
     if encoder and not qformer:
         qformer = {k: encoder[k] for k in ("hidden_size", "intermediate_size") if k in encoder}
     if qformer and not encoder:
         encoder = {k: qformer[k] for k in ("hidden_size", "intermediate_size") if k in qformer}
     return GamaConfig(
         text_config=text,
-        encoder_config=GamaEncoderConfig(**encoder),
+        audio_config=GamaEncoderConfig(**encoder),
         qformer_config=GamaQFormerConfig(**qformer),
         aggregator=aggregator,
     )
@@ -130,7 +130,7 @@ def draw(names: Iterable[str], config: GamaConfig, seed: int) -> dict[str, Tenso
     stub = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": 0, "num_attention_heads": 1}
     small = GamaConfig(
         text_config=stub | {"num_key_value_heads": 1, "intermediate_size": 1, "vocab_size": 8},
-        encoder_config=config.encoder_config,
+        audio_config=config.audio_config,
         qformer_config=config.qformer_config,
         aggregator=config.aggregator,
     )

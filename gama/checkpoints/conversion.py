@@ -241,7 +241,7 @@ def _write_adapter_config(folder: Path, made: Combination) -> None:
 def _set_dtype(config: GamaConfig, entries: Sequence[shards.Entry]) -> None:
     """The dtype that ``from_pretrained`` takes of itself: the language model's."""
     dtype = next(e.dtype for e in entries if e.name.startswith(LANGUAGE_MODEL))
-    for part in (config, config.text_config, config.encoder_config, config.qformer_config):
+    for part in (config, config.text_config, config.audio_config, config.qformer_config):
         if part is not None:
             part.dtype = dtype
 
@@ -263,7 +263,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _processor(config: GamaConfig, tokenizer: Any) -> GamaProcessor:
-    encoder = config.encoder_config
+    encoder = config.audio_config
     return GamaProcessor(
         GamaFeatureExtractor(feature_size=encoder.num_mel_bins, num_frames=encoder.num_frames),
         tokenizer,

@@ -79,7 +79,7 @@ class TowerGraph(nn.Module):
         self.model = model
 
     def forward(self, fbank: Tensor) -> Tensor:
-        return self.model.get_audio_features(fbank)
+        return self.model.audio_prefix(fbank)
 
 
 class LanguageModelGraph(nn.Module):

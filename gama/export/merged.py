@@ -25,11 +25,13 @@ from gama.inference.loading import pick_device
 from gama.model.configuration import GamaConfig
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaProcessor
+from gama.model.remote import README
 from gama.quiet import quiet_loading
 from gama.training.stages import merge_lora
 
 AUDIO_TOWER = "audio_tower"
-_WEIGHTS = "model.safetensors"
+_WEIGHTS = "audio_tower.safetensors"  # a name that from_pretrained does not take for a whole model's weights
+_FORMER_WEIGHTS = "model.safetensors"
 
 
 def export_merged(
@@ -91,6 +93,7 @@ def write_audio_tower(
     save_file(own, folder / _WEIGHTS, metadata={"format": "pt"})
     gama.config.save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / README).unlink()  # it tells how to open a whole model
     readable(folder)
 
 
@@ -109,7 +112,8 @@ def load_audio_tower(
     with torch.device("meta"):
         model = GamaForConditionalGeneration(config)
     model.language_model = nn.Identity()  # it was never given weights
-    weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / _WEIGHTS).items()}
+    file = next((folder / n for n in (_WEIGHTS, _FORMER_WEIGHTS) if (folder / n).is_file()), folder / _WEIGHTS)
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
     expected = set(model.state_dict())
     if differing := expected ^ set(weights):
         raise CheckpointError(f"{folder}: {len(differing)} weight(s) are missing or too many: {min(differing)}")

@@ -16,7 +16,7 @@ from gama.inference.engine import Gama
 def describe(gama: Gama, folder: Path) -> dict[str, str]:
     """Facts of the model that every part and precision shares."""
     config = gama.model.config
-    encoder = config.encoder_config
+    encoder = config.audio_config
     return {
         "gama.version": __version__,
         "gama.model": gama.name,

@@ -124,7 +124,7 @@ def _graph(gama: Gama, plan: Plan, scratch: Path) -> Any:
 
 def _features(gama: Gama, clips: Sequence[Waveform]) -> list[Any]:
     """Normalised fbank (1, T, M) of each clip, for calibration."""
-    return [gama.processor.feature_extractor([clip])["audio_values"].numpy() for clip in clips]
+    return [gama.processor.feature_extractor([clip])["input_features"].numpy() for clip in clips]
 
 
 def _large(model: GamaForConditionalGeneration) -> bool:
@@ -136,7 +136,7 @@ def _large(model: GamaForConditionalGeneration) -> bool:
 
 def fbank_graph(model: GamaForConditionalGeneration, scratch: Path, *, opset: int = DEFAULT_OPSET) -> Any:
     """``waveform`` (B, N), ``lengths`` (B,) -> ``fbank`` (B, T, M) as an ``onnx.ModelProto``."""
-    encoder = model.config.encoder_config
+    encoder = model.config.audio_config
     inputs = {"waveform": torch.zeros(2, 50_000), "lengths": torch.tensor([50_000, 30_000])}
     batch = axis("batch")
     axes = {"waveform": {0: batch, 1: axis("samples", at_least=400)}, "lengths": {0: batch}}
@@ -157,7 +157,7 @@ def tower_graph(model: GamaForConditionalGeneration, scratch: Path, *, opset: in
 
 
 def _fbank(model: GamaForConditionalGeneration) -> dict[str, torch.Tensor]:
-    encoder = model.config.encoder_config
+    encoder = model.config.audio_config
     return {"fbank": torch.zeros(2, encoder.num_frames, encoder.num_mel_bins)}
 
 

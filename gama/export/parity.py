@@ -171,17 +171,17 @@ def compare(
 
 @torch.inference_mode()
 def _torch(gama: Gama, part: str, clip: Waveform) -> Float:
-    fbank = gama.processor.feature_extractor([clip])["audio_values"].to(gama.model.device)
+    fbank = gama.processor.feature_extractor([clip])["input_features"].to(gama.model.device)
     if part == "fbank":
         return np.asarray(fbank.cpu().numpy())
     encoder = gama.model.audio_tower.encoder
-    made = encoder(fbank).last if part == "encoder" else gama.model.get_audio_features(fbank)
+    made = encoder(fbank).last if part == "encoder" else gama.model.audio_prefix(fbank)
     return np.asarray(made.float().cpu().numpy())
 
 
 def _onnx(opened: Any, gama: Gama, part: str, clip: Waveform) -> Float:
     if part == "encoder":
-        feed = {"fbank": gama.processor.feature_extractor([clip])["audio_values"].numpy()}
+        feed = {"fbank": gama.processor.feature_extractor([clip])["input_features"].numpy()}
     else:
         feed = {"waveform": clip.samples[None], "lengths": np.array([len(clip.samples)], dtype=np.int64)}
     return np.asarray(opened.run(None, feed)[0])

@@ -126,13 +126,13 @@ def _run(model: GamaForConditionalGeneration, ids: Tensor, values: Tensor | None
     """The model's output for ids (1, T) and a clip (1, frames, bins) or none."""
     device: torch.device = next(model.get_input_embeddings().parameters()).device
     weights = next(model.audio_tower.parameters())
-    features = None if values is None else model.get_audio_features(values.to(weights.device, weights.dtype))
+    features = None if values is None else model.audio_prefix(values.to(weights.device, weights.dtype))
     return model(input_ids=ids.to(device), audio_features=features, **given)
 
 
 def _noise(source: GamaForConditionalGeneration) -> Tensor:
     """One clip of fixed noise as normalised fbank (1, frames, bins)."""
-    encoder = source.config.encoder_config
+    encoder = source.config.audio_config
     return torch.randn(1, encoder.num_frames, encoder.num_mel_bins, generator=torch.Generator().manual_seed(7)) / 2
 
 

@@ -95,7 +95,7 @@ class Gama(Asker):
         self._notice_changes()
         if not self._hearing_key:
             config = self.model.config.to_dict()
-            facts = {key: config.get(key) for key in ("encoder_config", "qformer_config", "aggregator")}
+            facts = {key: config.get(key) for key in ("audio_config", "qformer_config", "aggregator")}
             facts |= {"front end": self.processor.feature_extractor.to_dict(), "device": self.model.device.type}
             heard_by = list(self._weights()) if self.frontend is None else list(self.frontend.contents())
             self._hearing_key = digest([json.dumps(facts, sort_keys=True, default=str), *heard_by])
@@ -130,8 +130,8 @@ class Gama(Asker):
         if self.frontend is not None:
             prefix = torch.from_numpy(self.frontend.prefix([w.samples for w in waveforms]))
             return prefix.to(self.model.device)
-        values = self.processor.feature_extractor(waveforms)["audio_values"]
-        return self.model.get_audio_features(values.to(self.model.device))
+        values = self.processor.feature_extractor(waveforms)["input_features"]
+        return self.model.audio_prefix(values.to(self.model.device))
 
     # -- what Asker needs ----------------------------------------------------------------------------------------------
 
@@ -180,10 +180,10 @@ class Gama(Asker):
 
     def segments(self, turns: Sequence[Turn], template: str | None = None) -> Sequence[Segment]:
         """Turns -> segments, by the template of that name, or else the model's own chat template where it has one."""
-        if template is not None or not self.processor.chat_template:
+        if template is not None or self.processor.has_own_prompt:
             return super().segments(turns, template)
         messages = [{"role": turn.role, "content": _parts(turn)} for turn in turns]
-        return self.processor.render_template(messages, self.processor.chat_template, True)
+        return self.processor.render_template(messages)
 
     def _read_in(self, ids: list[int], group: Sequence[Waveform]) -> dict[str, Any]:
         return self._with_sound(self._inputs([ids]), group)

@@ -142,8 +142,8 @@ def check_inputs(folder: Path, model: GamaForConditionalGeneration, processor: G
     config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
     where, text = str(folder / "processor_config.json"), config.text_config
     check_value(where, "sampling_rate", extractor.sampling_rate, SAMPLING_RATE)
-    check_value(where, "feature_size", extractor.feature_size, config.encoder_config.num_mel_bins)
-    check_value(where, "num_frames", extractor.num_frames, config.encoder_config.num_frames)
+    check_value(where, "feature_size", extractor.feature_size, config.audio_config.num_mel_bins)
+    check_value(where, "num_frames", extractor.num_frames, config.audio_config.num_frames)
     check_value(where, "num_audio_tokens", processor.num_audio_tokens, config.num_audio_tokens)
     check_value(where, "audio_token_id", processor.audio_token_id, config.audio_token_id)
     if not isinstance(processor.audio_token, str):

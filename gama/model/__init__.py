@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM,
 
 from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerConfig
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.headless import GamaModel
 from gama.model.processing import GamaFeatureExtractor, GamaProcessor
 
 
@@ -14,7 +15,8 @@ def register() -> None:
     from transformers import AutoModel, AutoModelForMultimodalLM
 
     AutoConfig.register("gama", GamaConfig, exist_ok=True)
-    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
+    AutoModel.register(GamaConfig, GamaModel, exist_ok=True)
+    for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
         auto.register(GamaConfig, GamaForConditionalGeneration, exist_ok=True)
     AutoFeatureExtractor.register(GamaConfig, GamaFeatureExtractor, exist_ok=True)
     AutoProcessor.register(GamaConfig, GamaProcessor, exist_ok=True)
@@ -27,6 +29,7 @@ __all__ = [
     "GamaEncoderConfig",
     "GamaFeatureExtractor",
     "GamaForConditionalGeneration",
+    "GamaModel",
     "GamaProcessor",
     "GamaQFormerConfig",
     "register",

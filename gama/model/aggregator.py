@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gama.model.attention import Attention, FeedForward
 from gama.model.configuration import GamaConfig, GamaQFormerConfig
 
 
-class AggregatorLayer(nn.Module):
+class AggregatorLayer(GradientCheckpointingLayer):
     """B(X; Y) = FFN(CrossAttn(SelfAttn(X), Y)); without Y, FFN(SelfAttn(X))."""
 
     def __init__(self, config: GamaQFormerConfig, context_width: int | None) -> None:
@@ -42,7 +43,7 @@ class GamaAggregator(nn.Module):
         if sizes is None:
             raise ValueError("an aggregator has the Q-Former's sizes, and qformer_config is None")
         self.reads_taps = config.aggregator == "paper"
-        context = config.encoder_config.hidden_size if self.reads_taps else None
+        context = config.audio_config.hidden_size if self.reads_taps else None
         self.layers = nn.ModuleList(AggregatorLayer(sizes, context) for _ in range(2))
 
     def forward(self, last: Tensor, taps: Sequence[Tensor] = ()) -> Tensor:

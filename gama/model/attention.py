@@ -1,12 +1,60 @@
-"""The BERT layer parts that the Q-Former and the aggregator share (post-norm, original: ``Qformer.py``)."""
+"""Attention of the audio tower, and the BERT layer parts that its Q-Former and aggregator share (post-norm)."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gama.model.attending import learn_to_attend, learns_slowly
 from gama.model.configuration import GamaQFormerConfig
 from gama.products import LayerNorm, Linear, attend, linear_gelu
+
+
+def attend_by(
+    module: nn.Module,
+    config: PreTrainedConfig,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    dropout: float = 0.0,
+    weights: bool = False,
+    blocks: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of every head to everything, by the implementation that the configuration names.
+
+    ``sdpa`` is PyTorch's, or oneDNN's products where they are faster; ``eager`` are plain products; whatever else
+    transformers knows (flash attention, flex) is called through its attention interface.
+
+    Args:
+        module: the layer part that attends, for transformers' interface.
+        config: of the part of the tower, with ``attn_implementation``.
+        query: (B, H, Q, D).
+        key: (B, H, T, D), as ``value``.
+        dropout: on the attention weights.
+        weights: whether the attention weights are wanted; only plain products have them.
+        blocks: whether training on a CPU in bfloat16 may take products of whole blocks, without dropout.
+
+    Returns:
+        (B, Q, H * D), and the attention weights (B, H, Q, T) where they are wanted.
+    """
+    form = config._attn_implementation or "sdpa"
+    if weights or form == "eager":
+        chances = torch.softmax(query * query.shape[-1] ** -0.5 @ key.transpose(2, 3), dim=-1, dtype=torch.float32)
+        chances = chances.to(query.dtype)
+        mixed = F.dropout(chances, dropout, dropout > 0) @ value
+        return mixed.transpose(1, 2).flatten(2), chances if weights else None
+    if form == "sdpa":
+        if blocks and learns_slowly(query):
+            return learn_to_attend(query, key, value), None
+        return attend(query, key, value, dropout), None
+    mixed, _ = ALL_ATTENTION_FUNCTIONS[form](
+        module, query, key, value, None, dropout=dropout, scaling=query.shape[-1] ** -0.5, is_causal=False
+    )
+    return mixed.flatten(2), None
 
 
 class Attention(nn.Module):
@@ -21,6 +69,8 @@ class Attention(nn.Module):
     def __init__(self, config: GamaQFormerConfig, context_width: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         width = config.hidden_size
+        self.config = config
+        self.is_causal = False
         self.heads = config.num_attention_heads
         self.dropout = dropout
         self.query = Linear(width, width)
@@ -34,7 +84,7 @@ class Attention(nn.Module):
         source = x if context is None else context
         rate = self.dropout if self.training else 0.0
         query, key, value = (self._split(t) for t in (self.query(x), self.key(source), self.value(source)))
-        merged = self.proj(attend(query, key, value, rate))
+        merged = self.proj(attend_by(self, self.config, query, key, value, dropout=rate)[0])
         return self.norm(F.dropout(merged, self.dropout, self.training) + x)
 
     def _split(self, x: Tensor) -> Tensor:

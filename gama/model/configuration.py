@@ -137,7 +137,7 @@ class GamaConfig(PreTrainedConfig):
 
     Args:
         text_config: a transformers configuration (or its dict with ``model_type``) of any causal language model.
-        encoder_config: see :class:`GamaEncoderConfig`.
+        audio_config: see :class:`GamaEncoderConfig`.
         qformer_config: see :class:`GamaQFormerConfig`; None for LTU's form, which has neither Q-Former nor aggregator
             but one linear projector over the pooled features.
         aggregator: ``released`` (two self-attention layers: the released code computes cross-attention and drops it)
@@ -148,40 +148,46 @@ class GamaConfig(PreTrainedConfig):
             places of the prefix apart; off in the released form.
         license: licence of the weights, carried into exports.
         lineage: where the weights come from (recipes, parents, hashes).
+        encoder_config: deprecated, the name of ``audio_config`` in folders of before; read as that.
     """
 
     model_type = "gama"
     sub_configs = {
         "text_config": AutoConfig,
-        "encoder_config": GamaEncoderConfig,
+        "audio_config": GamaEncoderConfig,
         "qformer_config": GamaQFormerConfig,
     }
+    attribute_map = {"encoder_config": "audio_config"}
 
     def __init__(
         self,
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
-        encoder_config: GamaEncoderConfig | dict[str, Any] | None = None,
+        audio_config: GamaEncoderConfig | dict[str, Any] | None = None,
         qformer_config: GamaQFormerConfig | dict[str, Any] | None = _RELEASED_QFORMER,
         aggregator: AggregatorForm = "released",
         audio_token_id: int | None = None,
         prefix_positions: bool = False,
         license: str | None = None,
         lineage: list[dict[str, Any]] | None = None,
+        encoder_config: GamaEncoderConfig | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if audio_config is not None and encoder_config is not None:
+            raise ValueError("audio_config and encoder_config are two names of one thing; give audio_config")
+        audio_config = encoder_config if audio_config is None else audio_config
         if text_config is None:
             text_config = {"model_type": "llama", **_LLAMA2_7B}
         text: Any = text_config
         if isinstance(text_config, dict):
             text = AutoConfig.for_model(**{"model_type": "llama", **text_config})
-        if isinstance(encoder_config, dict):
-            encoder_config = GamaEncoderConfig(**encoder_config)
+        if isinstance(audio_config, dict):
+            audio_config = GamaEncoderConfig(**audio_config)
         if isinstance(qformer_config, dict):
             qformer_config = GamaQFormerConfig(**qformer_config)
         if aggregator not in ("released", "paper"):
             raise ValueError(f"aggregator is {aggregator!r}; expected 'released' or 'paper'")
         self.text_config = text
-        self.encoder_config = encoder_config or GamaEncoderConfig()
+        self.audio_config = audio_config or GamaEncoderConfig()
         self.qformer_config = qformer_config
         self.aggregator = aggregator
         self.audio_token_id = text.vocab_size if audio_token_id is None else audio_token_id
@@ -196,7 +202,15 @@ class GamaConfig(PreTrainedConfig):
     def num_audio_tokens(self) -> int:
         """Soft tokens a clip becomes: Q-Former queries, then the pooled features (32 + 64 = 96; in LTU 0 + 32)."""
         queries = 0 if self.qformer_config is None else self.qformer_config.num_query_tokens
-        return queries + self.encoder_config.pooled_time
+        return queries + self.audio_config.pooled_time
+
+    @num_audio_tokens.setter
+    def num_audio_tokens(self, value: int) -> None:
+        if value != self.num_audio_tokens:
+            raise ValueError(
+                f"num_audio_tokens is {value}, but this model makes {self.num_audio_tokens} of a clip: it follows from "
+                "qformer_config.num_query_tokens and audio_config (num_frames, patch_size, time_pool)"
+            )
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The language model's configuration (what ``generate`` and caches ask for)."""

@@ -7,22 +7,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from gama.model.attending import learn_to_attend, learns_slowly
+from gama.model.attention import attend_by
 from gama.model.configuration import GamaEncoderConfig
-from gama.products import LayerNorm, Linear, attend, direct, linear_gelu, product
+from gama.products import LayerNorm, Linear, direct, linear_gelu, product
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder heard.
+    """What the encoder computed.
 
     Attributes:
         last: (B, F*T, D) normalised features of the last layer, frequency-major (token = f * T + t).
         taps: the tapped layers' features, each (B, F*T, D) and normalised; empty unless asked for.
+        hidden_states: the input of each layer, then ``last``, each (B, F*T, D); None unless asked for.
+        attentions: the attention weights of each layer (B, H, F*T, F*T); None unless asked for.
     """
 
     last: Tensor
     taps: tuple[Tensor, ...]
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class LinearPatches(nn.Module):
@@ -41,6 +47,19 @@ class LinearPatches(nn.Module):
         patches = image.float().squeeze(1).unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)
         seen = product(patches.flatten(3), weight.flatten(1))
         return (seen + bias).permute(0, 3, 1, 2)
+
+
+class StemNorm(nn.BatchNorm2d):
+    """Batch normalisation whose statistics stand still where its weights do.
+
+    An adapter around a frozen model trains in train mode; statistics that moved with its batches would change the
+    model under the adapter and would not be saved with it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not (self.weight.requires_grad or self.bias.requires_grad):
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 class ConvStem(nn.Module):
@@ -62,7 +81,7 @@ class ConvStem(nn.Module):
             nn.Conv2d(widths[i], widths[i + 1], 5 if i == 0 else 3, stride=2, padding=2 if i == 0 else 1, bias=False)
             for i in range(stages)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.norms = nn.ModuleList(StemNorm(width) for width in widths[1:])
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.to(next(self.convs.parameters()).dtype).contiguous(memory_format=torch.channels_last)
@@ -73,12 +92,14 @@ class ConvStem(nn.Module):
         return x
 
 
-class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer (timm's ViT block): (B, T, D) -> (B, T, D)."""
+class EncoderLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer (timm's ViT block): (B, T, D) -> (B, T, D), and attention weights if asked for."""
 
     def __init__(self, config: GamaEncoderConfig) -> None:
         super().__init__()
         width = config.hidden_size
+        self.config = config
+        self.is_causal = False
         self.heads = config.num_attention_heads
         self.dropout = config.dropout
         self.norm1 = LayerNorm(width, eps=config.layer_norm_eps)
@@ -88,15 +109,18 @@ class EncoderLayer(nn.Module):
         self.fc1 = Linear(width, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + F.dropout(self._attend(self.norm1(x)), self.dropout, self.training)
-        return x + F.dropout(self.fc2(linear_gelu(self.fc1, self.norm2(x))), self.dropout, self.training)
+    def forward(self, x: Tensor, weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, D) -> (B, T, D), and the attention weights (B, H, T, T) where they are wanted."""
+        mixed, attention = self._attend(self.norm1(x), weights)
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        x = x + F.dropout(self.fc2(linear_gelu(self.fc1, self.norm2(x))), self.dropout, self.training)
+        return x, attention
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, weights: bool) -> tuple[Tensor, Tensor | None]:
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        heard = learn_to_attend(q, k, v) if learns_slowly(q) else attend(q, k, v)
-        return self.proj(heard)
+        mixed, attention = attend_by(self, self.config, q, k, v, weights=weights, blocks=True)
+        return self.proj(mixed), attention
 
 
 class GamaEncoder(nn.Module):
@@ -117,13 +141,28 @@ class GamaEncoder(nn.Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.tap_norms = nn.ModuleList(LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.taps)
 
-    def forward(self, fbank: Tensor, *, taps: bool = False, first_patch: int = 0) -> EncoderOutput:
+    def start_own_weights(self) -> None:
+        """Draw the parameters that no layer holds."""
+        init.trunc_normal_(self.position, std=0.02)
+        init.trunc_normal_(self.modality, std=0.02)
+
+    def forward(
+        self,
+        fbank: Tensor,
+        *,
+        taps: bool = False,
+        first_patch: int = 0,
+        hidden_states: bool = False,
+        attentions: bool = False,
+    ) -> EncoderOutput:
         """Encode.
 
         Args:
             fbank: (B, 1024, 128) normalised log-mel, or fewer frames (a multiple of the patch size): a crop.
             taps: whether to return the tapped layers too.
             first_patch: the time patch at which a crop begins.
+            hidden_states: whether to return what goes into each layer too.
+            attentions: whether to return the attention weights of each layer too.
 
         Returns:
             ``last`` (B, F*T, D) and the taps in the configured order.
@@ -132,12 +171,19 @@ class GamaEncoder(nn.Module):
         x = grid.flatten(2).transpose(1, 2) + self._positions(first_patch, grid.shape[-1]) + self.modality
         x = x.float()  # what the layers add up; half precision would lose what each adds
         tapped: dict[int, Tensor] = {}
+        inputs: list[Tensor] = []
+        weights: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            x = layer(x)
+            inputs += [x] if hidden_states else []
+            x, attention = layer(x, attentions)
+            weights += [] if attention is None else [attention]
             if taps and index in self.config.taps:
                 tapped[index] = x
         outputs = tuple(norm(tapped[i]) for norm, i in zip(self.tap_norms, self.config.taps, strict=True) if taps)
-        return EncoderOutput(self.norm(x), outputs)
+        last = self.norm(x)
+        return EncoderOutput(
+            last, outputs, (*inputs, last) if hidden_states else None, tuple(weights) if attentions else None
+        )
 
     def _positions(self, first: int, time: int) -> Tensor:
         frequency, full = self.config.grid

@@ -5,6 +5,7 @@ A cache that grows by concatenation copies every key and value at every token.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -32,6 +33,12 @@ def take_cache(arguments: dict[str, Any]) -> Any:
     if len(given) > 1:
         raise ValueError("both cache and past_key_values were given: they are two names of one argument")
     return given[0] if given else None
+
+
+def warn_of_old_name(past_key_values: Any) -> None:
+    """As transformers' own models do since the cache has a new name: say that the old one is deprecated."""
+    if past_key_values is not None and CACHE != "past_key_values":
+        warnings.warn("`past_key_values` is deprecated, use `cache`", FutureWarning, stacklevel=3)
 
 
 class RoomyLayer(DynamicLayer):

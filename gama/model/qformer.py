@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gama.model.attention import Attention, FeedForward
 from gama.model.configuration import GamaQFormerConfig
+from gama.model.pretrained import GamaPreTrainedModel
 from gama.products import LayerNorm
 
 
-class QFormerLayer(nn.Module):
+class QFormerLayer(GradientCheckpointingLayer):
     """BERT layer; cross-attention to the audio in every ``cross_attention_frequency``-th layer, from the first."""
 
     def __init__(self, config: GamaQFormerConfig, context_width: int, index: int) -> None:
@@ -35,7 +38,7 @@ def waves(length: int, width: int) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1).unsqueeze(0)
 
 
-class GamaQFormer(nn.Module):
+class GamaQFormer(GamaPreTrainedModel):
     """Learned query tokens and the layers that let them read the audio.
 
     Args:
@@ -45,8 +48,13 @@ class GamaQFormer(nn.Module):
         time: time patches of a clip.
     """
 
+    config_class = GamaQFormerConfig
+    base_model_prefix = ""
+    main_input_name = "features"
+    input_modalities = ("audio",)
+
     def __init__(self, config: GamaQFormerConfig, context_width: int, context_eps: float, time: int) -> None:
-        super().__init__()
+        super().__init__(config)
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.hidden_size))
         self.feature_norm = LayerNorm(context_width, eps=context_eps)
         self.time_positions = nn.Parameter(waves(time, context_width)) if config.time_positions else None
@@ -54,6 +62,12 @@ class GamaQFormer(nn.Module):
         self.layers = nn.ModuleList(
             QFormerLayer(config, context_width, index) for index in range(config.num_hidden_layers)
         )
+
+    def start_own_weights(self) -> None:
+        """Draw the query tokens, and let positions in time start as waves."""
+        init.trunc_normal_(self.query_tokens, std=0.02)
+        if self.time_positions is not None:
+            init.copy_(self.time_positions, waves(*self.time_positions.shape[1:]))
 
     def forward(self, features: Tensor) -> Tensor:
         """Pooled features (B, T, C) -> (B, Q, D)."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gama.model.aggregator import GamaAggregator
-from gama.model.configuration import GamaConfig, GamaQFormerConfig
+from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerConfig
 from gama.model.encoder import GamaEncoder
+from gama.model.pretrained import GamaPreTrainedModel
 from gama.model.qformer import GamaQFormer
 from gama.products import Linear, linear_gelu
 
@@ -27,6 +28,8 @@ class TowerOutput(NamedTuple):
         pooled: (B, T, C) encoder features averaged over frequency, in LTU over pairs in time as well.
         queries: (B, Q, C) Q-Former output.
         aggregated: (B, T, C) aggregator output.
+        hidden_states: the input of each encoder layer, then ``encoded``; None unless asked for.
+        attentions: attention weights of each encoder layer (B, H, F*T, F*T); None unless asked for.
     """
 
     prefix: Tensor
@@ -35,6 +38,8 @@ class TowerOutput(NamedTuple):
     pooled: Tensor
     queries: Tensor
     aggregated: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class Projector(nn.Module):
@@ -64,16 +69,22 @@ class LinearProjector(nn.Module):
         return self.fc(F.layer_norm(x, self.width, eps=self.eps))
 
 
-class GamaAudioTower(nn.Module):
+class GamaAudioTower(GamaPreTrainedModel):
     """The whole audio side of GAMA, or of LTU where the configuration has no Q-Former.
 
     GAMA's has ``encoder``, ``aggregator``, ``qformer``, ``qformer_projector`` and ``aggregator_projector``; LTU's has
-    ``encoder`` and ``projector``, and none of the others.
+    ``encoder`` and ``projector``, and none of the others. It is built from the whole model's configuration; its own is
+    ``audio_config`` there, whose ``attn_implementation`` the encoder and the aggregator follow.
     """
 
+    config_class = GamaEncoderConfig
+    base_model_prefix = ""
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+
     def __init__(self, config: GamaConfig) -> None:
-        super().__init__()
-        encoder, qformer = config.encoder_config, config.qformer_config
+        super().__init__(config.audio_config)
+        encoder, qformer = config.audio_config, config.qformer_config
         text_width = config.text_config.hidden_size
         self.encoder = GamaEncoder(encoder)
         self.has_qformer = qformer is not None
@@ -81,9 +92,10 @@ class GamaAudioTower(nn.Module):
             self.projector = LinearProjector(encoder.hidden_size, text_width, encoder.layer_norm_eps)
         else:
             self._build_branches(config, qformer)
+        self.train(self.training)
 
     def _build_branches(self, config: GamaConfig, qformer: GamaQFormerConfig) -> None:
-        encoder, text_width = config.encoder_config, config.text_config.hidden_size
+        encoder, text_width = config.audio_config, config.text_config.hidden_size
         if encoder.hidden_size != qformer.hidden_size:
             raise ValueError(
                 f"encoder width {encoder.hidden_size} and Q-Former width {qformer.hidden_size} differ: "
@@ -95,15 +107,35 @@ class GamaAudioTower(nn.Module):
         self.qformer_projector = Projector(qformer.hidden_size, text_width, eps)
         self.aggregator_projector = Projector(qformer.hidden_size, text_width, eps)
 
-    def forward(self, fbank: Tensor, *, taps: bool = False) -> TowerOutput:
+    def train(self, mode: bool = True) -> GamaAudioTower:
+        """As of every module; norms that this form never reads take no part in training.
+
+        They would get no gradient, which DistributedDataParallel reports as an error.
+        """
+        if not (self.has_qformer and self.aggregator.reads_taps):
+            self.encoder.tap_norms.requires_grad_(False)
+        return super().train(mode)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """What reads the input: the encoder's patches."""
+        return self.encoder.patches
+
+    def forward(
+        self, input_features: Tensor, *, taps: bool = False, hidden_states: bool = False, attentions: bool = False
+    ) -> TowerOutput:
         """Normalised fbank (B, 1024, 128) -> prefix (B, 96, D), in LTU (B, 32, D), and what lies between."""
-        encoded, tapped = self.encoder(fbank, taps=taps or (self.has_qformer and self.aggregator.reads_taps))
-        pooled = self.encoder.pool(encoded)
-        if not self.has_qformer:
-            return TowerOutput(self.projector(pooled), encoded, tapped, pooled, pooled[:, :0], pooled)
-        aggregated = self.aggregator(pooled, [self.encoder.pool(t) for t in tapped])
-        queries = self.qformer(pooled)
-        return TowerOutput(self.join(queries, aggregated), encoded, tapped, pooled, queries, aggregated)
+        wanted = taps or (self.has_qformer and self.aggregator.reads_taps)
+        output = self.encoder(input_features, taps=wanted, hidden_states=hidden_states, attentions=attentions)
+        pooled = self.encoder.pool(output.last)
+        if self.has_qformer:
+            aggregated = self.aggregator(pooled, [self.encoder.pool(t) for t in output.taps])
+            queries = self.qformer(pooled)
+            prefix = self.join(queries, aggregated)
+        else:
+            aggregated, queries, prefix = pooled, pooled[:, :0], self.projector(pooled)
+        return TowerOutput(
+            prefix, output.last, output.taps, pooled, queries, aggregated, output.hidden_states, output.attentions
+        )
 
     def join(self, queries: Tensor, aggregated: Tensor) -> Tensor:
         """Outputs of Q-Former (B, Q, C) and aggregator (B, T, C) -> prefix (B, Q + T, D)."""

@@ -284,13 +284,13 @@ def training_heads(gama: GamaForConditionalGeneration, recipe: Recipe) -> nn.Mod
     if recipe.objective == "tagging":
         return Tagging(gama)
     if recipe.objective == "naming" and recipe.loss.hearing:
-        return Hearing(gama.config.encoder_config.hidden_size)
+        return Hearing(gama.config.audio_config.hidden_size)
     return None
 
 
 def random_inputs(gama: GamaForConditionalGeneration, recipe: Recipe, shape: Shape) -> dict[str, Tensor]:
     """A micro-batch of no meaning."""
-    encoder = gama.config.encoder_config
+    encoder = gama.config.audio_config
     frames = _TAGGING_FRAMES if recipe.objective == "tagging" else encoder.num_frames
     audio = torch.empty(shape.rows, frames, encoder.num_mel_bins)
     if recipe.data.keep_frozen:

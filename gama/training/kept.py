@@ -119,7 +119,7 @@ def prefix_of(tower: GamaAudioTower, layout: Layout, kept: Tensor) -> Tensor:
 
 def origin(tower: GamaAudioTower, layout: Layout, *, bf16: bool) -> str:
     """32 hex characters of everything but the clip that the kept outputs depend on."""
-    parts = [tower.encoder, *([tower.qformer] if layout.queries else [])]
+    parts: list[nn.Module] = [tower.encoder, *([tower.qformer] if layout.queries else [])]
     sizes = {k: v for k, v in tower.encoder.config.to_dict().items() if k != "transformers_version"}
     facts = [VERSION, shards.VERSION, bf16, asdict(layout), sizes]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())

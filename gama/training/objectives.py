@@ -89,7 +89,7 @@ class Tagging(TrainingObjective):
 
     def __init__(self, gama: GamaForConditionalGeneration) -> None:
         super().__init__(gama, learns_statistics=True)
-        width = gama.config.encoder_config.hidden_size
+        width = gama.config.audio_config.hidden_size
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(CLASSES))
         nn.init.constant_(self.head.bias, -4.0)
@@ -176,7 +176,7 @@ class NamingObjective(TrainingObjective):
         super().__init__(gama)
         self.naming = Naming(gama, common)
         self.hearing_weight = hearing_weight
-        self.hearing = Hearing(gama.config.encoder_config.hidden_size) if hearing_weight else None
+        self.hearing = Hearing(gama.config.audio_config.hidden_size) if hearing_weight else None
 
     def forward(self, audio_values: Tensor, words: Tensor, heard: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         tower = self.gama.hear(audio_values)

@@ -182,7 +182,7 @@ def from_nothing(model: Mapping[str, Any], seed: int) -> tuple[GamaForConditiona
     with recipe_errors():
         gama = GamaForConditionalGeneration(config)
     extractor = GamaFeatureExtractor(
-        feature_size=config.encoder_config.num_mel_bins, num_frames=config.encoder_config.num_frames
+        feature_size=config.audio_config.num_mel_bins, num_frames=config.audio_config.num_frames
     )
     processor = GamaProcessor(
         extractor, tokenizer, audio_token_id=config.audio_token_id, num_audio_tokens=config.num_audio_tokens

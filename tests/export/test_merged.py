@@ -46,7 +46,7 @@ def test_prefix_and_plain_language_model_are_the_model(model: Path, written: Pat
     front, processor = load_audio_tower(written / "audio_tower")
     plain = AutoModelForCausalLM.from_pretrained(written / "language_model").eval()
     with torch.no_grad():
-        prefix = front.get_audio_features(small.fbanks(1))
+        prefix = front.get_audio_features(small.fbanks(1)).pooler_output
         text = plain.get_input_embeddings()(torch.tensor([IDS[small.SOFT :]]))
         logits = plain(inputs_embeds=torch.cat([prefix, text], dim=1)).logits
     torch.testing.assert_close(logits, said(by_hand(model)), atol=1e-4, rtol=1e-4)
@@ -59,9 +59,21 @@ def test_the_language_model_is_a_plain_folder(model: Path, written: Path) -> Non
     assert config["architectures"] == ["LlamaForCausalLM"] and config["model_type"] == "llama"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer("a door").input_ids == AutoTokenizer.from_pretrained(model)("a door").input_ids
+    assert not {"processor_class", "local_files_only", "auto_map"} & set(
+        json.loads((folder / "tokenizer_config.json").read_text())
+    )
+    assert "<audio>" in AutoTokenizer.from_pretrained(model).get_vocab()
+    assert "<audio>" not in tokenizer.get_vocab()
+    assert not any("gama" in file.read_text().lower() for file in folder.glob("*.json*"))
     _, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
     assert not any("lora" in path.name or "adapter" in path.name for path in written.rglob("*"))
+
+
+def test_the_audio_tower_is_no_model(written: Path) -> None:
+    """Its folder was loaded with a random language model, with nothing but a report of missing weights."""
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForCausalLM.from_pretrained(written / "audio_tower")
 
 
 def test_report(written: Path) -> None:
@@ -145,9 +157,9 @@ def test_a_tower_with_other_weights(written: Path, tmp_path: Path) -> None:
 
     for file in (written / "audio_tower").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = load_file(tmp_path / "audio_tower.safetensors")
     weights.pop("audio_tower.encoder.position")
-    save_file(weights, tmp_path / "model.safetensors")
+    save_file(weights, tmp_path / "audio_tower.safetensors")
     with pytest.raises(CheckpointError, match=r"1 weight.*encoder.position"):
         load_audio_tower(tmp_path)
 

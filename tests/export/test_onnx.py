@@ -96,9 +96,9 @@ def test_prefix_is_that_of_torch_for_any_batch_and_length(
 ) -> None:
     clips = [sound(n, seed) for seed, n in enumerate(lengths)]
     made = run(opened(join(parts["fbank"], parts["tower"], "fbank")), clips)
-    fbank = gama.processor.feature_extractor(clips)["audio_values"]
+    fbank = gama.processor.feature_extractor(clips)["input_features"]
     with torch.inference_mode():
-        expected = gama.model.get_audio_features(fbank).numpy()
+        expected = gama.model.get_audio_features(fbank).pooler_output.numpy()
     assert made.shape == (len(lengths), small.SOFT, 48)
     # float32 sums in another order, through layers that sharpen differences
     np.testing.assert_allclose(made, expected, atol=2e-4 * np.abs(expected).max())
@@ -195,7 +195,7 @@ def test_changed_answers_count_in_float32_alone() -> None:
 
 
 def test_16_and_8_bits_leave_the_fbank_alone(gama: Gama, parts: dict[str, Any], tmp_path: Path) -> None:
-    features = [gama.processor.feature_extractor([sound(8_000, s)])["audio_values"].numpy() for s in range(3)]
+    features = [gama.processor.feature_extractor([sound(8_000, s)])["input_features"].numpy() for s in range(3)]
     wanted = opened(parts["tower"]).run(None, {"fbank": features[0]})[0]
     marks = {"half": 10, "dynamic": 3, "static": 3}  # FLOAT16, INT8
     for name, precision, clips in (("half", "fp16", []), ("dynamic", "int8", []), ("static", "int8", features)):

@@ -72,8 +72,8 @@ def heard(monkeypatch: pytest.MonkeyPatch, mini: Gama) -> list[int]:
         counts.append(len(values))
         return plain(values)
 
-    plain = mini.model.get_audio_features
-    monkeypatch.setattr(mini.model, "get_audio_features", counting)
+    plain = mini.model.audio_prefix
+    monkeypatch.setattr(mini.model, "audio_prefix", counting)
     mini.prefixes.clear()
     return counts
 
@@ -106,7 +106,9 @@ def test_streamed_batched_and_whole_are_one_answer(mini: Gama) -> None:
 def test_the_decode_loop_equals_generate(mini: Gama) -> None:
     clip = waveform(3.0)
     conversation = [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": QUESTION}]}]
-    inputs = mini.processor.apply_chat_template(conversation, tokenize=True)
+    inputs = mini.processor.apply_chat_template(
+        conversation, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     ids = mini.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     expected = mini.processor.tokenizer.decode(ids, skip_special_tokens=True)
     assert mini.ask(clip, QUESTION, max_new_tokens=12) == expected

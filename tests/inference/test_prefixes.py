@@ -173,7 +173,7 @@ def never_hears(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a clip was heard again")
 
     if asker.runtime.name == "torch":
-        monkeypatch.setattr(asker.model, "get_audio_features", forbidden)  # type: ignore[attr-defined]
+        monkeypatch.setattr(asker.model, "audio_prefix", forbidden)  # type: ignore[attr-defined]
     else:
         monkeypatch.setattr(type(asker.frontend), "prefix", forbidden)  # type: ignore[attr-defined]
 

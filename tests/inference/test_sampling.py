@@ -35,7 +35,7 @@ def inputs(model: Any, rows: list[int]) -> dict[str, Any]:
     parts = FBANK.split(CLIPS)
     if clips := [parts[row] for row in rows if CLIPS[row]]:
         with torch.no_grad():
-            given["audio_features"] = model.get_audio_features(torch.cat(clips))
+            given["audio_features"] = model.get_audio_features(torch.cat(clips)).pooler_output
     return given
 
 

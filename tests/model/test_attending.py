@@ -57,7 +57,7 @@ def test_the_encoder_learns_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(1)
         return learn_to_attend(*parts)
 
-    monkeypatch.setattr("gama.model.encoder.learn_to_attend", counted)
+    monkeypatch.setattr("gama.model.attention.learn_to_attend", counted)
     exact = gradient(False)
     assert not calls
     rounded = gradient(True)

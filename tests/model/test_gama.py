@@ -32,7 +32,7 @@ def llama() -> GamaForConditionalGeneration:
 def test_audio_features_equal_audio_values(model: GamaForConditionalGeneration) -> None:
     fbank = small.fbanks(1)
     with torch.no_grad():
-        features = model.get_audio_features(fbank)
+        features = model.get_audio_features(fbank).pooler_output
     assert features.shape == (1, SOFT, 48)
     got = logits(model, CLIP + WORDS, audio_features=features)
     assert torch.equal(got, logits(model, CLIP + WORDS, audio_values=fbank))
@@ -49,8 +49,8 @@ def test_each_place_of_the_prefix_has_its_vector() -> None:
     assert plain.prefix_positions is None
     fbank = small.fbanks(2)
     with torch.no_grad():
-        expected = plain.get_audio_features(fbank) + placed.prefix_positions.weight
-        assert torch.equal(placed.get_audio_features(fbank), expected)
+        expected = plain.get_audio_features(fbank).pooler_output + placed.prefix_positions.weight
+        assert torch.equal(placed.get_audio_features(fbank).pooler_output, expected)
         assert torch.equal(placed.hear(fbank).prefix, plain.hear(fbank).prefix)
         assert placed.prefix_positions.weight.std() > 0
 
@@ -67,7 +67,7 @@ def test_parameters_outside_of_layers_are_drawn_too() -> None:
 def test_prefix_takes_the_place_of_the_placeholders(llama: GamaForConditionalGeneration) -> None:
     fbank = small.fbanks(2)
     with torch.no_grad():
-        first, second = llama.get_audio_features(fbank)
+        first, second = llama.get_audio_features(fbank).pooler_output
         table = llama.get_input_embeddings().weight
         embeds = torch.cat([table[[1]], first, table[[40, 41]], second, table[[42]]])[None]
         want = llama.language_model(inputs_embeds=embeds).logits
@@ -220,7 +220,7 @@ def test_generation_equals_repeated_forward(model: GamaForConditionalGeneration)
 def test_generation_from_features(model: GamaForConditionalGeneration) -> None:
     fbank = small.fbanks(2)
     with torch.no_grad():
-        features = model.get_audio_features(fbank)
+        features = model.get_audio_features(fbank).pooler_output
     got = generate(model, ROWS[1:2], None, audio_features=features)
     assert torch.equal(got, generate(model, ROWS[1:2], fbank))
 

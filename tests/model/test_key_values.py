@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ def test_forward_goes_on_from_a_cache_under_either_name(name: str, llama: GamaFo
     fbank = small.fbanks(1)
     whole = small.logits(llama, CLIP + WORDS + TAIL, audio_values=fbank)
     cache = DynamicCache()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error")
+    old = name != CACHE and CACHE == "cache"  # transformers' own models warn of it too
+    with torch.no_grad(), pytest.warns(FutureWarning, match="deprecated") if old else nullcontext():
         given: dict[str, Any] = {name: cache}
         first = llama(input_ids=torch.tensor([CLIP + WORDS]), audio_values=fbank, use_cache=True, **given)
         assert first[CACHE] is cache

@@ -15,6 +15,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 
 import gama
 from gama.model.gama import GamaForConditionalGeneration
+from gama.model.headless import GamaModel
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +51,26 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 
 
 def test_auto_classes(llama: GamaForConditionalGeneration, tmp_path: Path) -> None:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMultimodalLM,
+        AutoModelForPreTraining,
+    )
 
     llama.save_pretrained(tmp_path)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), gama.GamaConfig)
     want = logits(llama, CLIP + WORDS, audio_values=small.fbanks(1))
-    for auto in (AutoModel, AutoModelForCausalLM):
+    for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForPreTraining):
         loaded = auto.from_pretrained(tmp_path)
         assert isinstance(loaded, gama.GamaForConditionalGeneration)
         assert torch.equal(logits(loaded, CLIP + WORDS, audio_values=small.fbanks(1)), want)
+    headless = AutoModel.from_pretrained(tmp_path)  # as of every model of transformers: without a head
+    assert isinstance(headless, GamaModel)
+    with torch.no_grad():
+        hidden = headless(input_ids=torch.tensor([CLIP + WORDS]), input_features=small.fbanks(1)).last_hidden_state
+        assert torch.equal(loaded.lm_head(hidden), want)
 
 
 def test_bfloat16(llama: GamaForConditionalGeneration, tmp_path: Path) -> None:
@@ -83,7 +95,9 @@ def test_gradient_checkpointing() -> None:
         made = small.model("llama", qformer_config=small.QFORMER | {"aggregator_dropout": 0.0}).train()
         if checkpointing:
             made.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            assert all(layer.gradient_checkpointing for layer in made.language_model.model.layers)
+            tower = made.audio_tower
+            kinds = (made.language_model.model, tower.encoder, tower.qformer, tower.aggregator)
+            assert all(layer.gradient_checkpointing for part in kinds for layer in part.layers)
         made(input_ids=ids, audio_values=small.fbanks(1), labels=ids, use_cache=False).loss.backward()
         gradients.append({n: p.grad for n, p in made.named_parameters() if p.grad is not None})
     plain, saved = gradients

@@ -133,7 +133,8 @@ def test_it_answers_what_the_processor_writes(ltu: GamaForConditionalGeneration,
     processor = GamaProcessor.from_pretrained(tmp_path)
     noise = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)).numpy()
     content = [[{"type": "text", "text": "what?"}, *({"type": "audio", "audio": n} for n in noise[:k])] for k in (1, 2)]
-    inputs = [processor.apply_chat_template([{"role": "user", "content": c}], tokenize=True) for c in content]
+    asked = {"tokenize": True, "add_generation_prompt": True, "return_dict": True, "sampling_rate": 16_000}
+    inputs = [processor.apply_chat_template([{"role": "user", "content": c}], **asked) for c in content]
     assert [int((i["input_ids"] == small.VOCABULARY).sum()) for i in inputs] == [SOFT, 2 * SOFT]
     settings: dict[str, Any] = {
         "max_new_tokens": 4,

@@ -60,14 +60,15 @@ def user(text: str, *clips: Any) -> dict[str, Any]:
 
 
 def chat(processor: GamaProcessor, messages: Any, **given: Any) -> Any:
-    return processor.apply_chat_template(messages, tokenize=True, **given)
+    asked = {"tokenize": True, "add_generation_prompt": True, "return_dict": True} | given
+    return processor.apply_chat_template(messages, **asked)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
 def test_defaults_fit_the_released_model(processor: GamaProcessor) -> None:
-    assert processor.audio_token_id == AUDIO == len(processor.tokenizer)
+    assert processor.audio_token_id == AUDIO == processor.tokenizer.convert_tokens_to_ids("<audio>")
     assert processor.num_audio_tokens == 96
 
 
@@ -75,8 +76,8 @@ def test_released_order(processor: GamaProcessor) -> None:
     inputs = processor(text="<audio>What?", audio=noise())
     assert inputs["input_ids"].tolist() == [[AUDIO] * 96 + [BOS] + ids_of(processor, "What?")]
     assert inputs["attention_mask"].tolist() == [[1] * (96 + 6)]
-    assert inputs["audio_values"].shape == (1, 1024, 128)
-    assert inputs["audio_values"].dtype == torch.float32
+    assert inputs["input_features"].shape == (1, 1024, 128)
+    assert inputs["input_features"].dtype == torch.float32
 
 
 def test_clip_without_a_placeholder_goes_in_front(processor: GamaProcessor) -> None:
@@ -87,7 +88,7 @@ def test_clip_without_a_placeholder_goes_in_front(processor: GamaProcessor) -> N
 def test_without_a_clip(processor: GamaProcessor) -> None:
     inputs = processor(text="What?")
     assert inputs["input_ids"].tolist() == [[BOS, *ids_of(processor, "What?")]]
-    assert "audio_values" not in inputs
+    assert "input_features" not in inputs
 
 
 def test_without_special_tokens(processor: GamaProcessor) -> None:
@@ -106,7 +107,7 @@ def test_several_clips_inside_a_text(processor: GamaProcessor) -> None:
     inputs = processor(text="a<audio>b<audio><audio>", audio=[noise(seed=s) for s in range(3)])
     clip, a, b = [AUDIO] * 96, ids_of(processor, "a"), ids_of(processor, "b")
     assert inputs["input_ids"].tolist() == [[BOS, *a, *clip, *b, *clip, *clip]]
-    assert inputs["audio_values"].shape[0] == 3
+    assert inputs["input_features"].shape[0] == 3
 
 
 def test_batch_is_padded_on_the_left_before_the_audio(processor: GamaProcessor) -> None:
@@ -119,7 +120,7 @@ def test_batch_is_padded_on_the_left_before_the_audio(processor: GamaProcessor) 
         width = ids.shape[1] - len(alone)
         assert ids[row].tolist() == [0] * width + alone.tolist()
         assert mask[row].tolist() == [0] * width + [1] * len(alone)
-    assert inputs["audio_values"].shape[0] == 3
+    assert inputs["input_features"].shape[0] == 3
 
 
 def test_padding_where_the_tokenizer_has_no_pad() -> None:
@@ -161,24 +162,24 @@ def test_every_form_of_a_clip(kind: str, processor: GamaProcessor, tmp_path: Pat
         "row of a batch": samples[None],
     }
     want = KaldiFbank()(torch.from_numpy(samples)[None])
-    got = processor(text="<audio>a", audio=forms[kind])["audio_values"]
+    got = processor(text="<audio>a", audio=forms[kind])["input_features"]
     torch.testing.assert_close(got, want)
-    got = chat(processor, [user("a", forms[kind])])["audio_values"]
+    got = chat(processor, [user("a", forms[kind])])["input_features"]
     torch.testing.assert_close(got, want)
 
 
 def test_other_sampling_rate(processor: GamaProcessor) -> None:
     samples = noise(22_050)
     want = KaldiFbank()(torch.from_numpy(audio.load(samples, sampling_rate=44_100).samples)[None])
-    assert torch.equal(processor(text="a", audio=samples, sampling_rate=44_100)["audio_values"], want)
-    assert torch.equal(chat(processor, [user("a", samples)], sampling_rate=44_100)["audio_values"], want)
-    assert not torch.equal(processor(text="a", audio=samples)["audio_values"], want)
+    assert torch.equal(processor(text="a", audio=samples, sampling_rate=44_100)["input_features"], want)
+    assert torch.equal(chat(processor, [user("a", samples)], sampling_rate=44_100)["input_features"], want)
+    assert not torch.equal(processor(text="a", audio=samples)["input_features"], want)
 
 
 def test_audio_alone(processor: GamaProcessor) -> None:
     inputs = processor(audio=[noise(), noise(4_000)])
-    assert set(inputs) == {"audio_values"}
-    assert inputs["audio_values"].shape == (2, 1024, 128)
+    assert set(inputs) == {"input_features"}
+    assert inputs["input_features"].shape == (2, 1024, 128)
 
 
 def test_unreadable_clips_are_refused(processor: GamaProcessor, tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_conversation_in_the_released_form(processor: GamaProcessor) -> None:
     inputs = chat(processor, [user("What?", noise())])
     question = ids_of(processor, "### Instruction:\nWhat?\n\n### Response:\n")
     assert inputs["input_ids"].tolist() == [[AUDIO] * 96 + [BOS] + question]
-    assert inputs["audio_values"].shape == (1, 1024, 128)
+    assert inputs["input_features"].shape == (1, 1024, 128)
 
 
 def test_words_alone_as_content(processor: GamaProcessor) -> None:
@@ -212,10 +213,12 @@ def test_words_alone_as_content(processor: GamaProcessor) -> None:
 
 def test_prompt_as_text(processor: GamaProcessor) -> None:
     messages = [user("What?", noise(), noise())]
-    want = "<audio><audio>### Instruction:\nWhat?\n\n### Response:\n"
-    assert processor.apply_chat_template(messages) == want
-    assert processor.apply_chat_template([messages, messages]) == [want, want]
-    assert processor.apply_chat_template(messages, template="plain") == "<audio><audio>What?\n"
+    asked = "<audio><audio><s>### Instruction:\nWhat?\n\n"
+    want = asked + "### Response:\n"
+    assert processor.apply_chat_template(messages) == asked
+    assert processor.apply_chat_template(messages, add_generation_prompt=True) == want
+    assert processor.apply_chat_template([messages, messages], add_generation_prompt=True) == [want, want]
+    assert processor.apply_chat_template(messages, template="plain") == "<audio><audio><s>What?\n"
 
 
 def test_answers_end_with_the_end_token(processor: GamaProcessor) -> None:
@@ -233,7 +236,7 @@ def test_batched_conversations(processor: GamaProcessor) -> None:
         alone = chat(processor, messages)["input_ids"][0]
         assert together["input_ids"][row, -len(alone) :].tolist() == alone.tolist()
         assert int(together["attention_mask"][row].sum()) == len(alone)
-    assert torch.equal(together["audio_values"], processor(audio=clips)["audio_values"])
+    assert torch.equal(together["input_features"], processor(audio=clips)["input_features"])
     assert torch.equal(chat(processor, conversations, return_dict=False), together["input_ids"])
 
 
@@ -285,7 +288,7 @@ def test_path_parts(key: str, processor: GamaProcessor, tmp_path: Path) -> None:
     soundfile.write(path, noise(), 16_000, subtype="FLOAT")
     part = {"type": "audio", key: str(path)}
     inputs = chat(processor, [{"role": "user", "content": [part, {"type": "text", "text": "a"}]}])
-    torch.testing.assert_close(inputs["audio_values"], processor(audio=noise())["audio_values"])
+    torch.testing.assert_close(inputs["input_features"], processor(audio=noise())["input_features"])
 
 
 @pytest.mark.parametrize("key", ["url", "audio", "path"])
@@ -333,8 +336,8 @@ def test_save_and_load(chat_template: str | None, tmp_path: Path) -> None:
         assert isinstance(loaded, gama.GamaProcessor)
         got = chat(loaded, [user("What?", noise())])
         assert torch.equal(got["input_ids"], want["input_ids"])
-        assert torch.equal(got["audio_values"], want["audio_values"])
-        assert got["audio_values"].shape == (1, 64, 32)
+        assert torch.equal(got["input_features"], want["input_features"])
+        assert got["input_features"].shape == (1, 64, 32)
         assert (loaded.audio_token_id, loaded.num_audio_tokens, loaded.template) == (900, small.SOFT, "plain")
 
 
