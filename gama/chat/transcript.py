@@ -154,7 +154,7 @@ def _clip(record: dict[str, Any], where: str, hearing: dict[str, Any]) -> Held:
     clip = held(Wanted(path, start, end), name, **hearing)
     if clip.sha256 != sha256:
         raise AudioError(
-            f"{printable(str(path))}: the clip {name!r} is not what it was (SHA-256 {clip.sha256[:12]}…, "
+            f"{printable(str(path))}: the clip {shown(name)} is not what it was (SHA-256 {clip.sha256[:12]}…, "
             f"{sha256[:12]}… was expected)",
             "put the old file back, or begin a new conversation",
         )
@@ -190,7 +190,7 @@ def _part(record: dict[str, Any], where: str) -> Part:
 def _settings(record: dict[str, Any], where: str) -> Settings:
     settings = Settings()
     for key, value in record.items():
-        _require(key in SETTINGS, where, f"it has a setting {key!r}")
+        _require(key in SETTINGS, where, f"it has a setting {shown(key)}")
         settings = settings.changed(key, "none" if value is None else str(value))
     return settings
 
@@ -198,7 +198,7 @@ def _settings(record: dict[str, Any], where: str) -> Settings:
 def _names(record: dict[str, Any], key: str, where: str, known: set[str]) -> tuple[str, ...]:
     names = _field(record, key, list, where)
     for name in names:
-        _require(isinstance(name, str) and name in known, where, f"{key!r} names a clip {name!r} that is not in it")
+        _require(isinstance(name, str) and name in known, where, f"{key!r} names a clip {shown(name)} that is not in it")
     return tuple(names)
 
 

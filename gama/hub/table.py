@@ -16,6 +16,7 @@ from gama.errors import GamaError
 from gama.home import home
 from gama.hub.addresses import Origin
 from gama.hub.names import inner_path, repository
+from gama.text import shown
 
 PACKAGED = Path(__file__).with_name("models.yaml")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
@@ -137,7 +138,7 @@ def _read(file: Path) -> dict[str, Entry]:
 
 
 def _entry(name: str, row: Any, file: Path) -> Entry:
-    where = f"{file}: model {name!r}"
+    where = f"{file}: model {shown(name)}"
     if not _NAME.fullmatch(name):
         raise GamaError(f"{where}: a name has lower-case letters, digits, dots, dashes, plus signs and underscores")
     _check_keys(row, _KEYS, {"summary", "license"}, where)
@@ -167,7 +168,7 @@ def _hub(row: Any, where: str) -> HubSource:
     _check_keys(row, _HUB_KEYS, {"repo"}, f"{where}: hub")
     kind = row.get("type", "model")
     if kind not in ("model", "space"):
-        raise GamaError(f"{where}: hub type is {kind!r}, 'model' or 'space' was expected")
+        raise GamaError(f"{where}: hub type is {shown(kind)}, 'model' or 'space' was expected")
     hashes = row.get("sha256") or {}
     if not isinstance(hashes, dict):
         raise GamaError(f"{where}: hub sha256 maps files to hashes, this is a {type(hashes).__name__}")
@@ -191,7 +192,7 @@ def _check_keys(row: Any, known: set[str], needed: set[str], where: str) -> None
         raise GamaError(f"{where}: keys and values were expected, this is a {type(row).__name__}")
     unknown = sorted(map(str, set(row) - known))
     if unknown:
-        raise GamaError(f"{where}: unknown key {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
+        raise GamaError(f"{where}: unknown key {shown(unknown[0])}", f"known: {', '.join(sorted(known))}")
     if missing := sorted(needed - set(row)):
         raise GamaError(f"{where}: the key {missing[0]!r} is missing")
     if "sha256" in known and "url" in known and "sha256" not in row:
@@ -207,10 +208,10 @@ def _list(value: Any, where: str) -> list[Any]:
 def _size(value: Any, where: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise GamaError(f"{where}: the size {value!r} is not a number of bytes")
+    raise GamaError(f"{where}: the size {shown(value)} is not a number of bytes")
 
 
 def _hash(value: Any, where: str) -> str | None:
     if value is None or (isinstance(value, str) and _SHA256.fullmatch(value)):
         return value
-    raise GamaError(f"{where}: the sha256 {value!r} is not 64 lower-case hexadecimal digits")
+    raise GamaError(f"{where}: the sha256 {shown(value)} is not 64 lower-case hexadecimal digits")

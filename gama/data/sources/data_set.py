@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gama.errors import ManifestError
-from gama.text import shown
+from gama.text import printable, shown
 
 ENDINGS = ("wav", "flac", "mp3", "ogg", "m4a", "mp4", "webm", "mkv", "au")
 
@@ -171,7 +171,7 @@ def _csv_errors(path: Path, reader: csv.DictReader[str]) -> Iterator[None]:
 
 def _columns(reader: csv.DictReader[str]) -> str:
     names = list(reader.fieldnames or ())
-    return ", ".join(name[:40] for name in names[:20]) + (" …" if len(names) > 20 else "")
+    return ", ".join(printable(name[:40]) for name in names[:20]) + (" …" if len(names) > 20 else "")
 
 
 def json_of(path: Path) -> Any:
