@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gama.instant.engine import Instant
     from gama.model.configuration import GamaConfig
     from gama.model.gama import GamaForConditionalGeneration
+    from gama.model.headless import GamaModel
     from gama.model.processing import GamaFeatureExtractor, GamaProcessor
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "GamaError",
     "GamaFeatureExtractor",
     "GamaForConditionalGeneration",
+    "GamaModel",
     "GamaProcessor",
     "Instant",
     "__version__",
@@ -49,6 +51,7 @@ _HOME_OF = {
     "GamaError": "gama.errors",
     "GamaFeatureExtractor": "gama.model.processing",
     "GamaForConditionalGeneration": "gama.model.gama",
+    "GamaModel": "gama.model.headless",
     "GamaProcessor": "gama.model.processing",
     "Instant": "gama.instant.engine",
     "load": "gama.inference.opening",

@@ -53,13 +53,16 @@ class StemNorm(nn.BatchNorm2d):
     """Batch normalisation whose statistics stand still where its weights do.
 
     An adapter around a frozen model trains in train mode; statistics that moved with its batches would change the
-    model under the adapter and would not be saved with it.
+    model under the adapter and would not be saved with it. Statistics follow the weights' precision: peft brings the
+    parameters of a quantized model to float32, and leaves buffers as they are.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and not (self.weight.requires_grad or self.bias.requires_grad):
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)
+        if self.training and (self.weight.requires_grad or self.bias.requires_grad):
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None
+        mean, variance = (statistic.to(self.weight.dtype) for statistic in (self.running_mean, self.running_var))
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
 
 
 class ConvStem(nn.Module):

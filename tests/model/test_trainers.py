@@ -10,7 +10,7 @@ import torch
 from model import small
 from model.small import WORDS, logits
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from gama.model.gama import GamaForConditionalGeneration
 
@@ -56,6 +56,24 @@ def test_an_adapter_reloads_as_it_was(kind: str, tmp_path: Path) -> None:
     merged = again.merge_and_unload()
     assert isinstance(merged, GamaForConditionalGeneration)
     torch.testing.assert_close(logits(merged, IDS, input_features=fbank), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes speaks about kernels of other machines
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_qlora(dtype: torch.dtype, checkpointing: bool, tmp_path: Path) -> None:
+    """The usual recipe, which leaves half-precision statistics beside float32 weights in the stem."""
+    peft, _ = pytest.importorskip("peft"), pytest.importorskip("bitsandbytes")
+    form: dict[str, Any] = {"audio_config": CONV_STEM, "encoder_config": None, "audio_token_id": PLACEHOLDER}
+    made = small.model("llama", text_width=64, **form)  # rows in multiples of 32, as 4 bits on a CPU want them
+    made.save_pretrained(tmp_path)
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=bits, dtype=dtype)
+    prepared = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=checkpointing)
+    adapted = peft.get_peft_model(prepared, peft.LoraConfig(**LORA)).train()
+    adapted(input_ids=IDS, input_features=small.fbanks(1), labels=IDS).loss.backward()
+    gradients = [p.grad for n, p in adapted.named_parameters() if "lora_B" in n]
+    assert len(gradients) == 4 and all(g is not None and g.abs().sum() > 0 for g in gradients)
 
 
 def test_prompt_tuning_hears_the_clip(tmp_path: Path) -> None:
