@@ -198,7 +198,9 @@ def _settings(record: dict[str, Any], where: str) -> Settings:
 def _names(record: dict[str, Any], key: str, where: str, known: set[str]) -> tuple[str, ...]:
     names = _field(record, key, list, where)
     for name in names:
-        _require(isinstance(name, str) and name in known, where, f"{key!r} names a clip {shown(name)} that is not in it")
+        _require(
+            isinstance(name, str) and name in known, where, f"{key!r} names a clip {shown(name)} that is not in it"
+        )
     return tuple(names)
 
 

@@ -100,8 +100,8 @@ def _learns(module: nn.Module) -> bool:
 
 def outputs(tower: GamaAudioTower, layout: Layout, fbank: Tensor) -> Tensor:
     """fbank (B, 1024, 128) -> what is kept of it, (B, rows, width) float32."""
-    encoded, tapped = tower.encoder(fbank, taps=layout.taps > 0)
-    parts = [tower.encoder.pool(features) for features in (encoded, *tapped)]
+    encoded = tower.encoder(fbank, taps=layout.taps > 0)
+    parts = [tower.encoder.pool(features) for features in (encoded.last, *encoded.taps)]
     if layout.queries:
         parts.append(tower.qformer(parts[0]))
     return torch.cat([part.float() for part in parts], dim=1)
