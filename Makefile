@@ -6,7 +6,7 @@ MINUTES ?= 20
 SETS = --extra dev --extra ray --extra record
 ALL = .[dev,ray,record]
 
-.PHONY: test fast lint slow torture lock lowest newest
+.PHONY: test fast lint slow torture peers lock lowest newest
 
 test:  ## what a newcomer runs
 	$(PYTHON) -m pytest
@@ -22,6 +22,10 @@ slow:  ## what takes long, a part of the batteries among it
 
 torture:  ## bad input, signals, full disks, a hostile hub: 20 minutes; SEED and MINUTES are yours
 	$(PYTHON) tests/torture/battery.py --seed $(SEED) --minutes $(MINUTES)
+
+peers:  ## transformers' own test suites over a tiny GAMA; pip fetches their source
+	$(PYTHON) -m pip install --quiet pillow parameterized
+	GAMA_PEERS=1 $(PYTHON) -m pytest -q -m slow tests/peers
 
 lock:  ## constraints.txt and constraints/lowest.txt anew from pyproject.toml; then run the tests
 	# torch stays on the release for which the CI machines carry a build for CPUs alone; newer ones are seen by 'newest'
