@@ -37,9 +37,12 @@ def embeds(
     """
     import torch
 
+    from gama.atomic import check_output, write_text
     from gama.export.embeds import encoded, prompt_embeds
     from gama.inference.engine import load
 
+    if out is not None:
+        check_output(out, [clip])
     tensor = prompt_embeds(load(model), [clip], question)
     text = encoded(tensor if dtype == "auto" else tensor.to(getattr(torch, dtype)))
     if served is not None:
@@ -47,5 +50,5 @@ def embeds(
     if out is None:
         click.echo(text)
     else:
-        out.write_text(text, encoding="ascii")  # vLLM refuses a line break behind base64
+        write_text(out, text)  # vLLM refuses a line break behind base64
         click.echo(out)

@@ -9,9 +9,17 @@ if TYPE_CHECKING:
 _MOVED = ("SECTIONS", "CommandEntry", "LazyGroup", "cli")
 
 
+_OTHER_PACKAGE = (
+    "gama: error: another package named gama lies in the place of this one{where} (PyPI's gama is AutoML, ours is "
+    "gama-audio; both use the name gama: pip uninstall -y gama gama-audio && pip install gama-audio, or give each an "
+    "environment of its own)"
+)
+
+
 def main() -> None:
     """Run the command of ``sys.argv``."""
     try:
+        _check_package()
         from gama import interrupts
 
         interrupts.run(_run)
@@ -19,6 +27,18 @@ def main() -> None:
         import os
 
         os._exit(130)
+
+
+def _check_package() -> None:
+    """Refuse to go on with a package of the same name, whose files pip writes over ours without a word."""
+    import sys
+
+    try:
+        import gama
+    except ImportError:
+        sys.exit(_OTHER_PACKAGE.format(where=""))
+    if "model_folder" not in getattr(gama, "__all__", ()):
+        sys.exit(_OTHER_PACKAGE.format(where=f": {getattr(gama, '__file__', None)}"))
 
 
 def _run() -> None:

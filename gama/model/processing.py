@@ -106,6 +106,8 @@ class GamaProcessor(ProcessorMixin):
         num_audio_tokens: int = 96,
         template: str = "gama",
     ) -> None:
+        if not isinstance(audio_token, str):
+            raise TypeError(f"audio_token is {str(audio_token)[:60]}, text was expected")
         super().__init__(feature_extractor or GamaFeatureExtractor(), tokenizer, chat_template=chat_template)
         self.audio_token = audio_token
         self.audio_token_id = _placeholder(tokenizer, audio_token, audio_token_id)

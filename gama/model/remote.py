@@ -61,7 +61,7 @@ print(processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_toke
 def write_remote_code(folder: str | os.PathLike[str]) -> None:
     """Complete a folder of save_pretrained: the code, its classes in the JSON files, a README where there is none."""
     folder = Path(folder)
-    _replace(folder / FILE, code())
+    (folder / FILE).write_text(code(), encoding="utf-8")
     config = _mapped(folder / "config.json", _MODEL)
     _mapped(folder / "preprocessor_config.json", _EXTRACTOR)
     _mapped(folder / "processor_config.json", _PROCESSOR)
@@ -69,7 +69,7 @@ def write_remote_code(folder: str | os.PathLike[str]) -> None:
     if config is not None and not readme.exists():
         license = f"license: {config['license']}\n" if config.get("license") else ""
         name = folder.resolve().name
-        _replace(readme, _USAGE.format(name=name, file=FILE, license=license))
+        readme.write_text(_USAGE.format(name=name, file=FILE, license=license), encoding="utf-8")
 
 
 def code() -> str:
@@ -94,14 +94,8 @@ def _mapped(file: Path, classes: dict[str, str]) -> dict[str, Any] | None:
     if isinstance(content.get("feature_extractor"), dict):
         content["feature_extractor"]["auto_map"] = {auto: f"{stem}.{name}" for auto, name in _EXTRACTOR.items()}
         content["auto_map"] |= content["feature_extractor"]["auto_map"]
-    _replace(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return content
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
 
 
 __all__ = ["write_remote_code"]

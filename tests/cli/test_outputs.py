@@ -30,6 +30,7 @@ ROW |= {"task": "what", "events": [EVENT], "duration": 0.5}
 FILES: dict[str, tuple[str, ...]] = {
     "ask --out": ("ask", "--manifest", "rows.json", "--out"),
     "chat --log": ("chat", "a.wav", "--log"),
+    "export embeds --out": ("export", "embeds", "a.wav", "what?", "--out"),
     "eval --answers": ("eval", "rows.json", "--answers"),
     "prepare check --out": ("prepare", "check", "rows.json", "--out"),
     "prepare combine --out": ("prepare", "combine", "rows.json", "--out"),

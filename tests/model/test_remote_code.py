@@ -163,7 +163,7 @@ def test_a_package_of_the_same_name(tmp_path: Path) -> None:
     (tmp_path / "gama" / "__init__.py").write_text("__version__ = '23.0'\n")
     shutil.copytree(Path(gama.__file__).parents[1] / "gama_cli", tmp_path / "gama_cli")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", "import gama_cli.main"]
+    command = [sys.executable, "-c", "from gama_cli.main import main; main()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("gama: error: another package named gama") and done.stderr.count("\n") == 1
