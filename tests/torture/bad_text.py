@@ -267,7 +267,8 @@ def _read(name: str, path: Path) -> None:
         from gama.data.manifest import entries
         from gama.data.row_index import RowIndex
 
-        list(entries(path))
+        for _ in entries(path):  # one at a time, as every reader takes them
+            pass
         if path.stat().st_size < 10**6:  # the same rows, and slower
             Checker([path]).run(folder / "clean.json")
         index = RowIndex([path])
