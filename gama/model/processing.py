@@ -231,12 +231,12 @@ class GamaProcessor(ProcessorMixin):
         chat_template: str | None = None,
         tools: list[Any] | None = None,
         documents: list[dict[str, str]] | None = None,
-        add_generation_prompt: bool = False,
+        add_generation_prompt: bool | None = None,
         continue_final_message: bool | str = False,
         return_assistant_tokens_mask: bool = False,
         tokenize: bool = False,
         return_tensors: str | None = "auto",
-        return_dict: bool = False,
+        return_dict: bool | None = None,
         load_audio_from_video: bool = False,
         processor_kwargs: dict[str, Any] | None = None,
         template: str | None = None,
@@ -254,12 +254,13 @@ class GamaProcessor(ProcessorMixin):
             chat_template: a Jinja template, or the name of one of the processor's.
             tools: for a chat template; GAMA's own prompt has no place for them.
             documents: likewise.
-            add_generation_prompt: whether what opens an answer follows.
+            add_generation_prompt: whether what opens an answer follows. Where it is not said: after a question.
             continue_final_message: whether the last message is to be continued.
             return_assistant_tokens_mask: also give ``assistant_masks``: 1 where an assistant wrote.
             tokenize: whether to return model inputs; otherwise the prompt as text with placeholders.
             return_tensors: ``pt`` where it is not said, ``np`` or None.
-            return_dict: whether to return everything or ``input_ids`` alone.
+            return_dict: whether to return everything or ``input_ids`` alone. Where it is not said: everything, unless
+                ``return_tensors`` is given, as transformers has it.
             load_audio_from_video: the model reads no video.
             processor_kwargs: for the processor.
             template: name of a prompt template of :mod:`gama.prompt`, instead of the processor's.
@@ -272,28 +273,38 @@ class GamaProcessor(ProcessorMixin):
         if load_audio_from_video:
             raise PromptError("load_audio_from_video was given; the model reads text and audio")
         kwargs.pop("sanitize_control_tokens", None)  # they always are
+        if return_dict is None:
+            return_dict = return_tensors == "auto"
         jinja_template = None if template is not None else self._jinja(chat_template)
         variables, options = _divided(kwargs, jinja_template, processor_kwargs)
         if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
             other = "add_generation_prompt" if add_generation_prompt else "return_assistant_tokens_mask"
             raise PromptError(f"continue_final_message and {other} are not compatible", "give one of them")
         conversations, batched = conversations_of(conversation)
+        opened = [
+            _asks(messages) and not continue_final_message and not return_assistant_tokens_mask
+            if add_generation_prompt is None
+            else add_generation_prompt
+            for messages in conversations
+        ]
         if jinja_template is None:
             if tools or documents:
                 raise PromptError("GAMA's own prompt has no place for tools or documents", "give chat_template=…")
             prompts = [
-                self._own(messages, template, add_generation_prompt, bool(continue_final_message))
-                for messages in conversations
+                self._own(messages, template, opens, bool(continue_final_message))
+                for messages, opens in zip(conversations, opened, strict=True)
             ]
         else:
             settings = {
                 "tools": tools,
                 "documents": documents,
-                "add_generation_prompt": add_generation_prompt,
                 "continue_final_message": continue_final_message,
                 "return_assistant_tokens_mask": return_assistant_tokens_mask,
             }
-            prompts = [self._rendering(jinja_template, variables, settings).prompt(m) for m in conversations]
+            prompts = [
+                self._rendering(jinja_template, variables, settings | {"add_generation_prompt": opens}).prompt(messages)
+                for messages, opens in zip(conversations, opened, strict=True)
+            ]
         if not tokenize:
             return prompts if batched else prompts[0]
         inputs = self._tokenized(prompts, conversations, options, return_tensors, return_assistant_tokens_mask)
@@ -632,6 +643,11 @@ def _divided(
         if name not in known:
             raise _unknown(name, known)
     return variables, {**(given or {}), **options}
+
+
+def _asks(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a conversation ends with somebody else's message than the model's."""
+    return bool(messages) and messages[-1].get("role") != "assistant"
 
 
 __all__ = ["GamaFeatureExtractor", "GamaProcessor"]

@@ -97,7 +97,7 @@ def test_the_saved_template_is_the_prompt(name: str, generation: bool, begins: b
 def test_what_opens_an_answer(processor: GamaProcessor) -> None:
     asked = "<audio><s>### Instruction:\nWhat?\n\n"
     first = [user(WAVE, "What?")]
-    assert processor.apply_chat_template(first) == asked
+    assert processor.apply_chat_template(first, add_generation_prompt=False) == asked
     assert processor.apply_chat_template(first, add_generation_prompt=True) == asked + "### Response:\n"
     told = [*first, assistant("A dog.")]
     whole = asked + "### Response:\nA dog."
@@ -133,10 +133,11 @@ def test_what_the_own_prompt_has_no_place_for(given: dict[str, Any], processor: 
         processor.apply_chat_template([user("a")], **given)
 
 
-def test_upstreams_defaults(processor: GamaProcessor) -> None:
+def test_ids_alone_and_text_alone(processor: GamaProcessor) -> None:
     assert isinstance(processor.apply_chat_template([user("a")]), str)
-    ids = processor.apply_chat_template([user("a")], tokenize=True)
-    assert isinstance(ids, torch.Tensor) and ids.shape[0] == 1
+    for given in ({"return_dict": False}, {"return_tensors": "pt"}):
+        ids = processor.apply_chat_template([user("a")], tokenize=True, **given)
+        assert isinstance(ids, torch.Tensor) and ids.shape[0] == 1
 
 
 def test_the_name_of_a_template_may_change(processor: GamaProcessor, tmp_path: Path) -> None:
@@ -176,12 +177,12 @@ def test_a_template_that_leaves_a_clip_out_is_refused(processor: GamaProcessor) 
 
 def test_another_placeholder() -> None:
     ours = made(small.tokenizer(), audio_token="<|AUDIO|>", chat_template=FOREIGN)
-    ids = ours.apply_chat_template([user(WAVE, "a")], tokenize=True)
+    ids = ours.apply_chat_template([user(WAVE, "a")], tokenize=True, return_dict=False)
     assert int((ids == ours.audio_token_id).sum()) == small.SOFT
 
 
 def test_text_is_trimmed_as_a_template_says(processor: GamaProcessor) -> None:
-    got = processor.apply_chat_template([user("  What?  ")], chat_template=TRIMMED)
+    got = processor.apply_chat_template([user("  What?  ")], chat_template=TRIMMED, add_generation_prompt=False)
     assert got == "<|im_start|>user\nWhat?<|im_end|>\n"
 
 
@@ -210,7 +211,7 @@ def test_text_is_what_the_tokenizer_reads() -> None:
     ours = made(tokenizer, chat_template=STRINGS)
     messages = [user("is there a dog?"), assistant("yes"), user("is there a bell?")]
     text = ours.apply_chat_template(messages, add_generation_prompt=True)
-    ids = ours.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+    ids = ours.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     assert ids[0].tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -224,7 +225,9 @@ SPLIT = [("<", "audio>"), ("<aud", "io>"), ("</", "s>"), ("<|im_", "end|>"), ("<
 @pytest.mark.parametrize("template", [None, STRINGS, PARTS])
 def test_nor_do_words_of_several_parts(template: str | None, words: tuple[str, ...], processor: GamaProcessor) -> None:
     harmless, hostile = (
-        processor.apply_chat_template([user(WAVE, *parts)], chat_template=template, tokenize=True)[0].tolist()
+        processor.apply_chat_template([user(WAVE, *parts)], chat_template=template, tokenize=True, return_dict=False)[
+            0
+        ].tolist()
         for parts in (["a"] * len(words), words)
     )
     for control in (0, 1, 2, START, STOP, AUDIO):
@@ -238,7 +241,7 @@ def test_the_text_remembers_who_wrote_what(template: str | None, words: str, pro
     given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True}
     text = processor.apply_chat_template([user(WAVE, words)], **given)
     assert words in text
-    want = processor.apply_chat_template([user(WAVE, words)], tokenize=True, **given)
+    want = processor.apply_chat_template([user(WAVE, words)], tokenize=True, return_dict=False, **given)
     assert torch.equal(processor(text=text, audio=[WAVE])["input_ids"], want)
 
 
@@ -247,7 +250,7 @@ def test_words_in_other_fields(processor: GamaProcessor) -> None:
     message = {"role": "user", "name": "</s>", "content": "a", "tool_calls": [{"query": "<|im_end|><audio>"}]}
     text = processor.apply_chat_template([message], chat_template=template)
     assert text == "</s>: a <|im_end|><audio>"
-    ids = processor.apply_chat_template([message], chat_template=template, tokenize=True)[0].tolist()
+    ids = processor.apply_chat_template([message], chat_template=template, tokenize=True, return_dict=False)[0].tolist()
     assert not {2, STOP, AUDIO} & set(ids)
 
 
@@ -312,7 +315,7 @@ def test_tools_and_variables_reach_a_template(processor: GamaProcessor) -> None:
 
 def test_several_templates(processor: GamaProcessor) -> None:
     processor.chat_template = {"default": STRINGS, "loud": "{{ messages[0].content | upper }}"}
-    assert processor.apply_chat_template([user("a")]) == "<|im_start|>user\na<|im_end|>\n"
+    assert processor.apply_chat_template([user("a")], add_generation_prompt=False) == "<|im_start|>user\na<|im_end|>\n"
     assert processor.apply_chat_template([user("what?")], chat_template="loud") == "WHAT?"
     processor.chat_template = {"loud": "x"}
     with pytest.raises(PromptError, match="loud"):
@@ -358,3 +361,20 @@ def test_continuing_a_message(words: str, template: str, processor: GamaProcesso
     messages = [user(WAVE, "a"), assistant(words)]
     got = processor.apply_chat_template(messages, chat_template=template, continue_final_message=True)
     assert got == f"<|im_start|>user\n<audio>a<|im_end|>\n<|im_start|>assistant\n{words}"
+
+
+def test_what_is_not_said(processor: GamaProcessor) -> None:
+    """An answer is opened after a question alone, and ids alone are what return_tensors asks for."""
+    asked = [user(WAVE, "What?")]
+    answered = [*asked, {"role": "assistant", "content": "A dog."}]
+    assert processor.apply_chat_template(asked) == processor.apply_chat_template(asked, add_generation_prompt=True)
+    assert processor.apply_chat_template(answered) == processor.apply_chat_template(
+        answered, add_generation_prompt=False
+    )
+    assert processor.apply_chat_template(asked) != processor.apply_chat_template(asked, add_generation_prompt=False)
+    inputs = processor.apply_chat_template(asked, tokenize=True, sampling_rate=16_000)
+    assert set(inputs) == {"input_ids", "attention_mask", "input_features"}
+    ids = processor.apply_chat_template(asked, tokenize=True, sampling_rate=16_000, return_tensors="pt")
+    assert torch.equal(ids, inputs["input_ids"])
+    whole = processor.apply_chat_template(answered, tokenize=True, sampling_rate=16_000)["input_ids"]
+    assert torch.equal(whole[:, : ids.shape[1]], ids)

@@ -215,10 +215,11 @@ def test_prompt_as_text(processor: GamaProcessor) -> None:
     messages = [user("What?", noise(), noise())]
     asked = "<audio><audio><s>### Instruction:\nWhat?\n\n"
     want = asked + "### Response:\n"
-    assert processor.apply_chat_template(messages) == asked
+    assert processor.apply_chat_template(messages, add_generation_prompt=False) == asked
     assert processor.apply_chat_template(messages, add_generation_prompt=True) == want
     assert processor.apply_chat_template([messages, messages], add_generation_prompt=True) == [want, want]
-    assert processor.apply_chat_template(messages, template="plain") == "<audio><audio><s>What?\n"
+    plain = processor.apply_chat_template(messages, template="plain", add_generation_prompt=False)
+    assert plain == "<audio><audio><s>What?\n"
 
 
 def test_answers_end_with_the_end_token(processor: GamaProcessor) -> None:
