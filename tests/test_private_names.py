@@ -21,7 +21,7 @@ import torch._subclasses.fake_tensor
 import torch.utils._python_dispatch
 import torch.utils._pytree
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel, Trainer
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel, ProcessorMixin, Trainer
 
 import gama
 import gama_cli
@@ -58,6 +58,10 @@ USED = {
     "_modules": Private(lambda: nn.Linear(1, 1), "modules of one module"),
     "_cdata": Private(lambda: torch.zeros(1).untyped_storage(), "the identity of a storage without data"),
     "_version": Private(lambda: torch.zeros(1), "whether a weight was changed in place since it was read"),
+    "_attn_implementation": Private(PreTrainedConfig, "which attention a configuration asks for"),
+    "_merge_kwargs": Private(
+        lambda: ProcessorMixin, "the standard arguments of processors", ("tokenizer_init_kwargs",)
+    ),
     "_run_exitfuncs": Private(lambda: atexit, "exit functions of a process that a signal ends without its threads"),
     "_prepare_inputs": Private(lambda: Trainer, "moves a batch to the device as the Trainer does", ("inputs",)),
     "bitsandbytes._ops": Private(lambda: bitsandbytes, "registers the operators that a 4-bit layer calls"),
@@ -78,6 +82,9 @@ OVERRIDDEN = {
         lambda: GenerationMixin, "rows of a beam need their clips", ("expand_size", "is_encoder_decoder", "input_ids")
     ),
     "_get_logits_processor": Private(lambda: GenerationMixin, "processors must see text alone", ("model_kwargs",)),
+    "_can_compile_fullgraph": Private(lambda: PreTrainedModel, "transformers' flag"),
+    "_get_candidate_generator": Private(lambda: GenerationMixin, "an assistant reads text alone"),
+    "_prefill": Private(lambda: GenerationMixin, "a chunk of a prompt gets the clips that stand in it"),
     "_clip_grad_norm": Private(lambda: Trainer, "the norm of each group of parameters"),
     "_get_grad_norm": Private(lambda: Trainer, "the norm of each group of parameters"),
     "_get_train_sampler": Private(lambda: Trainer, "rows of like length together"),
