@@ -78,7 +78,7 @@ def language_model(width: int, layers: int) -> GamaForConditionalGeneration:
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(0)
     return GamaForConditionalGeneration(
-        GamaConfig(text_config=text, encoder_config={**small, "taps": [0, 1]}, qformer_config=small)
+        GamaConfig(text_config=text, audio_config={**small, "taps": [0, 1]}, qformer_config=small)
     ).eval()
 
 

@@ -165,9 +165,9 @@ class QFormer(nn.Module):
 class AudioTower(nn.Module):
     def __init__(self, config: GamaConfig) -> None:
         super().__init__()
-        sizes, eps = config.qformer_config, config.encoder_config.layer_norm_eps
+        sizes, eps = config.qformer_config, config.audio_config.layer_norm_eps
         width = config.text_config.hidden_size
-        self.encoder = Encoder(config.encoder_config)
+        self.encoder = Encoder(config.audio_config)
         self.aggregator = nn.ModuleDict({"layers": nn.ModuleList(AggregatorLayer(sizes) for _ in range(2))})
         self.qformer = QFormer(sizes, eps)
         self.qformer_projector = Projector(sizes.hidden_size, width, eps)

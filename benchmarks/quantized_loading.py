@@ -40,7 +40,7 @@ def write_model(folder: Path, layers: int) -> None:
     config = GamaConfig()
     config.text_config.num_hidden_layers = layers
     config.architectures = ["GamaForConditionalGeneration"]
-    for part in (config, config.text_config, config.encoder_config, config.qformer_config):
+    for part in (config, config.text_config, config.audio_config, config.qformer_config):
         if part is not None:
             part.dtype = torch.bfloat16
     shapes, tied = expected_shapes(config)

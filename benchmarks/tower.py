@@ -37,7 +37,7 @@ from gama.model.configuration import GamaConfig
 from gama.model.tower import GamaAudioTower
 
 SMALL = {
-    "encoder_config": {"hidden_size": 64, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 128},
+    "audio_config": {"hidden_size": 64, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 128},
     "qformer_config": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
     "text_config": {"model_type": "llama", "hidden_size": 64, "vocab_size": 64, "num_attention_heads": 2},
 }

@@ -75,7 +75,7 @@ class Case:
         sizes |= {"num_hidden_layers": self.encoder_layers, "num_attention_heads": max(1, self.encoder // 64)}
         taps = [self.encoder_layers // 3, 2 * self.encoder_layers // 3]
         encoder = GamaEncoderConfig(**sizes, taps=taps, num_frames=self.frames)
-        return GamaConfig(text_config=text, encoder_config=encoder, qformer_config=GamaQFormerConfig(**sizes))
+        return GamaConfig(text_config=text, audio_config=encoder, qformer_config=GamaQFormerConfig(**sizes))
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Fbanks (B / questions, frames, 128) and ids of the text (B, T); all from the third on are targets."""
@@ -113,7 +113,7 @@ def ours(case: Case, precision: str) -> tuple[nn.Module, Step]:
         objective.layout = kept.layout_of(gama.audio_tower)
         with torch.no_grad(), autocast(precision):
             values = kept.outputs(gama.audio_tower, objective.layout, fbank)
-    return objective, lambda: objective(**vars(batch), audio_values=values)["loss"]
+    return objective, lambda: objective(**vars(batch), input_features=values)["loss"]
 
 
 def original(case: Case) -> tuple[nn.Module, Step]:

@@ -101,10 +101,10 @@ class NamingCollator:
         self.hearing = hearing
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Items -> ``audio_values`` (B, 1024, 128), ``words`` (B, 96) and, with ``hearing``, ``heard``."""
+        """Items -> ``input_features`` (B, 1024, 128), ``words`` (B, 96) and, with ``hearing``, ``heard``."""
         scenes = [item.scene for item in items if item.scene is not None]
         words = torch.tensor([self.transcript(scene) for scene in scenes])
-        batch: dict[str, Any] = {"audio_values": _stack(items), "words": words}
+        batch: dict[str, Any] = {"input_features": _stack(items), "words": words}
         return batch | {"heard": stacked(scenes)} if self.hearing else batch
 
 
@@ -145,7 +145,7 @@ class AnswerCollator:
         self.bos = self.tokenizer("", add_special_tokens=True)["input_ids"][:1]
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Items -> a :class:`PackedBatch` as a dict, with ``audio_values`` and ``words`` where they apply.
+        """Items -> a :class:`PackedBatch` as a dict, with ``input_features`` and ``words`` where they apply.
 
         ``words`` are -100 for a clip without truth.
         """
@@ -161,7 +161,7 @@ class AnswerCollator:
         )
         data: dict[str, Any] = dict(vars(batch))
         if not self.transcripts:
-            data["audio_values"] = _stack(items)
+            data["input_features"] = _stack(items)
         if self.naming:
             data["words"] = torch.tensor(words)
         return data

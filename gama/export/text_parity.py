@@ -56,13 +56,13 @@ class Probe:
     Attributes:
         ids: (1, T + 16), the prompt and the source's greedy tokens.
         prompt: T.
-        audio_values: (clips, frames, bins); None without a clip.
+        input_features: (clips, frames, bins); None without a clip.
         logits: (1, T + 16, V) of the source, float32, on the CPU.
     """
 
     ids: Tensor
     prompt: int
-    audio_values: Tensor | None
+    input_features: Tensor | None
     logits: Tensor
 
 
@@ -105,7 +105,7 @@ def compare(written: GamaForConditionalGeneration, probes: Sequence[Probe], *, s
     """
     delta, right, tokens, positions = 0.0, 0, 0, 0
     for each in probes:
-        logits = _run(written, each.ids, each.audio_values).logits.float().cpu()
+        logits = _run(written, each.ids, each.input_features).logits.float().cpu()
         if not bool(torch.isfinite(logits).all()):
             raise CheckpointError("the written model gives logits that are no numbers", "another --dtype?")
         delta = max(delta, float((logits - each.logits).abs().max()))

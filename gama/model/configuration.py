@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from gama.model.former_names import note_former_name
+
 AggregatorForm = Literal["released", "paper"]
 StemForm = Literal["linear", "conv"]
 
@@ -132,6 +134,13 @@ class GamaQFormerConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
+def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as a file holds it, under the names of today."""
+    if "encoder_config" not in facts or "audio_config" in facts:
+        return facts
+    return {("audio_config" if name == "encoder_config" else name): value for name, value in facts.items()}
+
+
 class GamaConfig(PreTrainedConfig):
     """GAMA: audio tower in front of any causal language model. Without arguments, the released model (7B).
 
@@ -148,7 +157,7 @@ class GamaConfig(PreTrainedConfig):
             places of the prefix apart; off in the released form.
         license: licence of the weights, carried into exports.
         lineage: where the weights come from (recipes, parents, hashes).
-        encoder_config: deprecated, the name of ``audio_config`` in folders of before; read as that.
+        encoder_config: deprecated, the name of ``audio_config`` in folders of before; read as that, with a note.
     """
 
     model_type = "gama"
@@ -157,7 +166,6 @@ class GamaConfig(PreTrainedConfig):
         "audio_config": GamaEncoderConfig,
         "qformer_config": GamaQFormerConfig,
     }
-    attribute_map = {"encoder_config": "audio_config"}
 
     def __init__(
         self,
@@ -174,7 +182,9 @@ class GamaConfig(PreTrainedConfig):
     ) -> None:
         if audio_config is not None and encoder_config is not None:
             raise ValueError("audio_config and encoder_config are two names of one thing; give audio_config")
-        audio_config = encoder_config if audio_config is None else audio_config
+        if encoder_config is not None:
+            note_former_name("encoder_config")
+            audio_config = encoder_config
         if text_config is None:
             text_config = {"model_type": "llama", **_LLAMA2_7B}
         text: Any = text_config
@@ -197,6 +207,22 @@ class GamaConfig(PreTrainedConfig):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"):
             kwargs.setdefault(name, getattr(text, name, None))
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' ``from_dict``. A folder of before is opened without a note: nobody wrote the name now."""
+        return super().from_dict(with_current_names(config_dict), **kwargs)
+
+    @property
+    def encoder_config(self) -> GamaEncoderConfig:
+        """Deprecated name of ``audio_config``."""
+        note_former_name("encoder_config")
+        return self.audio_config
+
+    @encoder_config.setter
+    def encoder_config(self, value: GamaEncoderConfig) -> None:
+        note_former_name("encoder_config")
+        self.audio_config = value
 
     @property
     def num_audio_tokens(self) -> int:

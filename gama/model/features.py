@@ -7,17 +7,14 @@ from typing import Any
 import torch
 from transformers import BatchFeature
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.utils import logging
 
 from gama.errors import AudioError
 from gama.fbank import KaldiFbank, kaldi_fbank
 from gama.model.clips import clips_of, waveform
+from gama.model.former_names import FORMER_NAMES, note_former_name
 
 FEATURES = "input_features"
 """What the features of clips are called among a model's inputs."""
-
-FORMER_NAMES = {"audio_values": FEATURES}
-"""Names that were in use before, and what they are now."""
 
 _FIXED: dict[str, tuple[Any, ...]] = {
     "padding": (None, True, "longest", "max_length", "do_not_pad", False),
@@ -27,8 +24,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "return_attention_mask": (None, False),
 }
 """Arguments of transformers' feature extractors that have nothing to choose here, and the values they may have."""
-
-logger = logging.get_logger(__name__)
 
 
 class GamaFeatures(BatchFeature):
@@ -45,7 +40,7 @@ def _current(name: Any, data: Any) -> Any:
     now = FORMER_NAMES.get(name) if isinstance(name, str) and name not in data else None
     if now is None or now not in data:
         return name
-    logger.warning_once(f"{name!r} is called {now!r} now; the old name will go in a later version.")
+    note_former_name(name)
     return now
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gama.errors import CheckpointError
+from gama.model.former_names import note_former_name
 from gama.model.pretrained import GamaPreTrainedModel
 from gama.model.tower import GamaAudioTower, TowerOutput
 
@@ -16,14 +17,17 @@ _PARTS = ("audio_tower.", "language_model.")
 
 
 def one_name(input_features: Tensor | None, audio_values: Tensor | None) -> Tensor | None:
-    """The normalised fbank under either name; ``audio_values`` is the deprecated one.
+    """The normalised fbank under either name; ``audio_values`` is the deprecated one, and noted.
 
     Raises:
         ValueError: for both.
     """
     if input_features is not None and audio_values is not None:
         raise ValueError("input_features and audio_values are two names of one thing; give input_features")
-    return audio_values if input_features is None else input_features
+    if audio_values is None:
+        return input_features
+    note_former_name("audio_values")
+    return audio_values
 
 
 def asked_for(**options: bool | None) -> dict[str, bool]:
@@ -65,12 +69,12 @@ class PrefixMixin(GamaPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def hear(self, audio_values: Tensor, *, taps: bool = False, **wanted: bool) -> TowerOutput:
+    def hear(self, input_features: Tensor, *, taps: bool = False, **wanted: bool) -> TowerOutput:
         """Run the audio tower: normalised fbank (clips, 1024, 128) -> every stage of the tower."""
         device = self.audio_tower.encoder.position.device
         if device.type != "meta":  # else its weights lie elsewhere, and who brings them moves its input too
-            audio_values = audio_values.to(device)
-        return self.audio_tower(audio_values, taps=taps, **wanted)
+            input_features = input_features.to(device)
+        return self.audio_tower(input_features, taps=taps, **wanted)
 
     def audio_prefix(self, input_features: Tensor) -> Tensor:
         """The prefix of each clip: normalised fbank (clips, 1024, 128) -> (clips, 96, D)."""

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from gama.errors import GamaError, RecipeError
-from gama.model.configuration import GamaConfig
+from gama.model.configuration import GamaConfig, with_current_names
 from gama.text import shown
 
 _LARGEST = 2**24  # of a size: more than any vocabulary has words
@@ -28,7 +28,7 @@ def model_config(model: Mapping[str, Any], **more: Any) -> GamaConfig:
     """
     _check_sizes(model, "model")
     with recipe_errors():
-        return GamaConfig(**{**model, **more})
+        return GamaConfig(**{**with_current_names(dict(model)), **more})
 
 
 @contextmanager

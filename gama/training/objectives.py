@@ -178,8 +178,10 @@ class NamingObjective(TrainingObjective):
         self.hearing_weight = hearing_weight
         self.hearing = Hearing(gama.config.audio_config.hidden_size) if hearing_weight else None
 
-    def forward(self, audio_values: Tensor, words: Tensor, heard: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        tower = self.gama.hear(audio_values)
+    def forward(
+        self, input_features: Tensor, words: Tensor, heard: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        tower = self.gama.hear(input_features)
         loss = self.naming(tower.prefix, words, self.gama.get_input_embeddings().weight)
         if self.hearing is not None:
             assert heard is not None  # the collator's part of the same recipe
@@ -212,10 +214,10 @@ class Answering(TrainingObjective):
         weights: Tensor,
         position_ids: Tensor,
         attention_mask: Tensor,
-        audio_values: Tensor | None = None,
+        input_features: Tensor | None = None,
         words: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        prefix = None if audio_values is None else self.prefix(audio_values)
+        prefix = None if input_features is None else self.prefix(input_features)
         embeds = self.gama.embed(input_ids, None if prefix is None else self.gama.place(prefix))
         if prefix is None:
             embeds = placed_words(self.gama, embeds)
@@ -232,11 +234,11 @@ class Answering(TrainingObjective):
                 loss = loss + self.naming_weight * named
         return {"loss": loss}
 
-    def prefix(self, audio_values: Tensor) -> Tensor:
+    def prefix(self, input_features: Tensor) -> Tensor:
         """The soft tokens of fbanks (B, 1024, 128), or of what is kept of the tower for them: (B, 96, D)."""
-        if self.layout is not None and self.layout.fits(audio_values):
-            return prefix_of(self.gama.audio_tower, self.layout, audio_values)
-        return self.gama.hear(audio_values).prefix
+        if self.layout is not None and self.layout.fits(input_features):
+            return prefix_of(self.gama.audio_tower, self.layout, input_features)
+        return self.gama.hear(input_features).prefix
 
 
 def placed_words(gama: GamaForConditionalGeneration, embeds: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def test_short_clips_stay_finite() -> None:
 def test_naming(made: tuple[Any, Any]) -> None:
     _, processor = made
     batch = NamingCollator(processor.tokenizer)([item(1), item(2)])
-    assert batch["audio_values"].shape == (2, 1024, 128)
+    assert batch["input_features"].shape == (2, 1024, 128)
     words = [processor.tokenizer.decode(i).strip() for i in batch["words"][1].tolist()]
     assert words == list(transcript(SCENE))
 
@@ -120,7 +120,7 @@ def test_an_answer_batch_has_the_clip_then_the_question(made: tuple[Any, Any]) -
     text = processor.tokenizer.decode(ids[97:][ids[97:] != 0])
     assert text == "### Instruction:\nWhat is sound 0?\n\n### Response:\nYes.</s>"
     assert processor.tokenizer.decode(labels[labels != IGNORED]) == "Yes.</s>"
-    assert batch["audio_values"].shape == (1, 1024, 128) and "words" not in batch
+    assert batch["input_features"].shape == (1, 1024, 128) and "words" not in batch
     whole = AnswerCollator(processor, train_on_inputs=True)([item(1, questions=1)])["labels"][0]
     assert processor.tokenizer.decode(whole[whole != IGNORED]) == text
 
@@ -128,7 +128,7 @@ def test_an_answer_batch_has_the_clip_then_the_question(made: tuple[Any, Any]) -
 def test_transcripts_stand_for_the_sound(made: tuple[Any, Any]) -> None:
     _, processor = made
     batch = AnswerCollator(processor, transcripts=True)([Item(None, 0, SCENE, item().questions)])
-    assert "audio_values" not in batch
+    assert "input_features" not in batch
     words = [processor.tokenizer.decode(i).strip() for i in batch["input_ids"][0, :96].tolist()]
     assert words == list(transcript(SCENE))
 

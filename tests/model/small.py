@@ -59,7 +59,7 @@ def config(family: str = "llama", *, text_width: int = 48, **changes: Any) -> Ga
         "pad_token_id": 0,
         "tie_word_embeddings": False,
     }
-    given = {"encoder_config": dict(ENCODER), "qformer_config": dict(QFORMER), "aggregator": "paper"}
+    given = {"audio_config": dict(ENCODER), "qformer_config": dict(QFORMER), "aggregator": "paper"}
     return GamaConfig(text_config=text | FAMILIES[family], **(given | changes))
 
 
@@ -104,7 +104,7 @@ def logits(model: GamaForConditionalGeneration, ids: list[int] | Tensor, **given
 def generate(model: GamaForConditionalGeneration, rows: list[list[int]], fbank: Tensor | None, **given: Any) -> Tensor:
     """The new ids of each row, padded on the left where they differ; greedy unless told otherwise."""
     ids, mask = left_padded(rows)
-    audio = {} if fbank is None else {"audio_values": fbank}
+    audio = {} if fbank is None else {"input_features": fbank}
     settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0} | given
     out = model.generate(input_ids=ids, attention_mask=mask, **audio, **settings)
     return out[:, ids.shape[1] :]

@@ -48,7 +48,7 @@ def test_unknown_aggregator_is_refused() -> None:
 
 
 def test_widths_that_differ_are_refused() -> None:
-    config = GamaConfig(encoder_config=small.ENCODER | {"hidden_size": 64}, qformer_config=small.QFORMER)
+    config = GamaConfig(audio_config=small.ENCODER | {"hidden_size": 64}, qformer_config=small.QFORMER)
     with pytest.raises(ValueError, match="64 .*32"), torch.device("meta"):
         GamaForConditionalGeneration(config)
 
@@ -60,7 +60,7 @@ def test_save_and_load(family: str, tmp_path: Path) -> None:
     after = GamaConfig.from_pretrained(tmp_path)
     assert after.to_dict() == before.to_dict()
     assert type(after.text_config) is type(before.text_config)
-    assert isinstance(after.encoder_config, GamaEncoderConfig)
+    assert isinstance(after.audio_config, GamaEncoderConfig)
     assert isinstance(after.qformer_config, GamaQFormerConfig)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "gama"
 

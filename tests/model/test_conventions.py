@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from model import small
 from model.small import CLIP, WORDS, logits
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from gama.errors import CheckpointError
 from gama.model.configuration import GamaConfig, GamaEncoderConfig
@@ -78,23 +80,61 @@ def test_an_audio_tower_alone_is_no_model(auto: Any, llama: GamaForConditionalGe
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def test_both_names_of_the_clips(llama: GamaForConditionalGeneration) -> None:
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was noted about former names, each as often as it was said."""
+    said: list[str] = []
+    logger = SimpleNamespace(warning_once=said.append)
+    monkeypatch.setattr("gama.model.former_names.logger", logger)
+    return said
+
+
+def test_both_names_of_the_clips(llama: GamaForConditionalGeneration, notes: list[str]) -> None:
     fbank = small.fbanks(1)
-    want = logits(llama, IDS, audio_values=fbank)
-    assert torch.equal(logits(llama, IDS, input_features=fbank), want)
+    want = logits(llama, IDS, input_features=fbank)
     assert torch.equal(logits(llama, IDS, audio_features=llama.get_audio_features(fbank)), want)
+    assert notes == []
+    assert torch.equal(logits(llama, IDS, audio_values=fbank), want)
     with pytest.raises(ValueError, match="two names of one thing"):
         llama(input_ids=IDS, input_features=fbank, audio_values=fbank)
 
 
-def test_both_names_of_the_audio_configuration(tmp_path: Path) -> None:
-    new, old = small.config(encoder_config=None, audio_config=small.ENCODER), small.config()
-    assert new.to_dict() == old.to_dict() and "encoder_config" not in old.to_dict()
+def test_the_former_name_of_the_clips_is_noted(llama: GamaForConditionalGeneration, notes: list[str]) -> None:
+    fbank, note = small.fbanks(1), "'audio_values' is called 'input_features' now"
+    settings: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    uses: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (llama, {"input_ids": IDS}),
+        (llama.model, {"input_ids": IDS}),
+        (llama.get_audio_features, {}),
+        (llama.generate, {"input_ids": IDS, **settings}),
+    ]
+    for use, given in uses:
+        use(input_features=fbank, **given)
+        assert notes == []
+        use(audio_values=fbank, **given)
+        assert notes and all(said.startswith(note) for said in notes)
+        notes.clear()
+
+
+def test_both_names_of_the_audio_configuration(tmp_path: Path, notes: list[str]) -> None:
+    new = small.config()
+    facts = new.to_dict()
+    assert "encoder_config" not in facts
+    new.save_pretrained(tmp_path)
+    assert GamaConfig.from_pretrained(tmp_path).to_dict() == facts
+    old_facts = json.loads((tmp_path / "config.json").read_text())
+    old_facts["encoder_config"] = old_facts.pop("audio_config")
+    (tmp_path / "config.json").write_text(json.dumps(old_facts))
+    for opens in (GamaConfig, AutoConfig):
+        assert opens.from_pretrained(tmp_path).audio_config.to_dict() == new.audio_config.to_dict()
+    assert notes == []  # nobody wrote the old name now
+    parts = {"text_config": new.text_config, "qformer_config": small.QFORMER, "aggregator": "paper"}
+    old = GamaConfig(encoder_config=small.ENCODER, **parts)
+    assert old.audio_config.to_dict() == new.audio_config.to_dict() and len(notes) == 1
     assert old.encoder_config is old.audio_config and isinstance(old.audio_config, GamaEncoderConfig)
-    facts = old.to_dict()
-    facts["encoder_config"] = facts.pop("audio_config")
-    (tmp_path / "config.json").write_text(json.dumps(facts))
-    assert GamaConfig.from_pretrained(tmp_path).audio_config.to_dict() == new.audio_config.to_dict()
+    old.encoder_config = new.audio_config
+    assert old.audio_config is new.audio_config and len(notes) == 3
+    assert all(note.startswith("'encoder_config' is called 'audio_config' now") for note in notes)
     with pytest.raises(ValueError, match="two names of one thing"):
         GamaConfig(audio_config=small.ENCODER, encoder_config=small.ENCODER)
 
@@ -159,7 +199,7 @@ def test_every_trainable_parameter_gets_a_gradient_in_the_released_form(tmp_path
 
 def test_statistics_of_a_frozen_stem_stand_still() -> None:
     """An adapter is saved without them, so what they moved to would be lost."""
-    made = small.model("llama", audio_config=CONV_STEM, encoder_config=None)
+    made = small.model("llama", audio_config=CONV_STEM)
     norm = made.audio_tower.encoder.patches.norms[0]
     before = norm.running_mean.clone()
     made.requires_grad_(False).train()

@@ -16,7 +16,7 @@ from gama.model.configuration import GamaConfig, GamaEncoderConfig, GamaQFormerC
 from gama.model.gama import GamaForConditionalGeneration
 from gama.model.processing import GamaFeatureExtractor, GamaProcessor
 
-FORM: dict[str, Any] = {"encoder_config": small.ENCODER | {"taps": [], "time_pool": 2}, "qformer_config": None}
+FORM: dict[str, Any] = {"audio_config": small.ENCODER | {"taps": [], "time_pool": 2}, "qformer_config": None}
 SOFT = small.TIMES // 2
 CLIP = [small.VOCABULARY] * SOFT
 WORDS = small.WORDS
@@ -40,7 +40,7 @@ def test_no_qformer_survives_saving(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["qformer_config"] is None
     after = GamaConfig.from_pretrained(tmp_path)
     assert after.qformer_config is None
-    assert (after.encoder_config.taps, after.encoder_config.time_pool) == ([], 2)
+    assert (after.audio_config.taps, after.audio_config.time_pool) == ([], 2)
     assert after.to_dict() == before.to_dict()
 
 
@@ -48,15 +48,13 @@ def test_a_qformer_that_is_not_mentioned_is_the_released_one() -> None:
     for config in (GamaConfig(), GamaConfig(qformer_config={})):
         assert isinstance(config.qformer_config, GamaQFormerConfig)
         assert config.qformer_config.num_query_tokens == 32
-        assert config.encoder_config.time_pool == 1 and config.num_audio_tokens == 96
+        assert config.audio_config.time_pool == 1 and config.num_audio_tokens == 96
 
 
 def test_a_clip_is_32_tokens_in_the_released_size() -> None:
-    assert (
-        GamaConfig(encoder_config=GamaEncoderConfig(taps=[], time_pool=2), qformer_config=None).num_audio_tokens == 32
-    )
+    assert GamaConfig(audio_config=GamaEncoderConfig(taps=[], time_pool=2), qformer_config=None).num_audio_tokens == 32
     assert small.config(**FORM).num_audio_tokens == SOFT
-    assert small.config(encoder_config=small.ENCODER | {"time_pool": 3}, qformer_config=None).num_audio_tokens == 1
+    assert small.config(audio_config=small.ENCODER | {"time_pool": 3}, qformer_config=None).num_audio_tokens == 1
 
 
 def test_pooling_over_nothing_is_refused() -> None:
@@ -66,7 +64,7 @@ def test_pooling_over_nothing_is_refused() -> None:
 
 def test_the_released_size() -> None:
     """93.07 M trainable, as LTU's authors print it: encoder, projector, and LoRA of rank 8 on q and v."""
-    config = GamaConfig(encoder_config=GamaEncoderConfig(taps=[], time_pool=2), qformer_config=None)
+    config = GamaConfig(audio_config=GamaEncoderConfig(taps=[], time_pool=2), qformer_config=None)
     with torch.device("meta"):
         model = GamaForConditionalGeneration(config)
     other_norms = 12 * 4 * 2 * 768  # of another modality: two of three pairs in each layer, dropped here
@@ -90,7 +88,7 @@ def test_there_is_no_aggregator_without_sizes() -> None:
 
 def test_the_prefix(ltu: GamaForConditionalGeneration) -> None:
     """As in LTU's ``LlamaModel.forward``: mean over frequency, over pairs in time, divided, normed, projected."""
-    model = small.model(**(FORM | {"encoder_config": FORM["encoder_config"] | {"feature_divisor": 50.0}}))
+    model = small.model(**(FORM | {"audio_config": FORM["audio_config"] | {"feature_divisor": 50.0}}))
     with torch.no_grad():
         heard = model.hear(small.fbanks(2))
         grid = heard.encoded.double().reshape(2, small.BINS // 16, small.TIMES, 32)
@@ -107,7 +105,7 @@ def test_the_prefix(ltu: GamaForConditionalGeneration) -> None:
 
 
 def test_what_is_left_over_in_time_is_not_heard() -> None:
-    encoder = small.model(encoder_config=small.ENCODER | {"taps": [], "time_pool": 3}, qformer_config=None).audio_tower
+    encoder = small.model(audio_config=small.ENCODER | {"taps": [], "time_pool": 3}, qformer_config=None).audio_tower
     features = torch.randn(1, 2 * small.TIMES, 32, generator=torch.Generator().manual_seed(3))
     got = encoder.encoder.pool(features)
     want = features.reshape(1, 2, small.TIMES, 32)[:, :, :3].mean(dim=(1, 2))

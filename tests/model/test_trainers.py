@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning") 
 
 def folder_of(tmp_path: Path) -> Path:
     """A small model with a stem that has statistics, in a folder."""
-    made = small.model("llama", audio_config=CONV_STEM, encoder_config=None, audio_token_id=PLACEHOLDER)
+    made = small.model("llama", audio_config=CONV_STEM, audio_token_id=PLACEHOLDER)
     made.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -64,7 +64,7 @@ def test_an_adapter_reloads_as_it_was(kind: str, tmp_path: Path) -> None:
 def test_qlora(dtype: torch.dtype, checkpointing: bool, tmp_path: Path) -> None:
     """The usual recipe, which leaves half-precision statistics beside float32 weights in the stem."""
     peft, _ = pytest.importorskip("peft"), pytest.importorskip("bitsandbytes")
-    form: dict[str, Any] = {"audio_config": CONV_STEM, "encoder_config": None, "audio_token_id": PLACEHOLDER}
+    form: dict[str, Any] = {"audio_config": CONV_STEM, "audio_token_id": PLACEHOLDER}
     made = small.model("llama", text_width=64, **form)  # rows in multiples of 32, as 4 bits on a CPU want them
     made.save_pretrained(tmp_path)
     bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)

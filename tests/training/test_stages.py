@@ -82,7 +82,7 @@ def test_clips_without_truth_are_left_out_of_the_naming_loss(monkeypatch: pytest
         "weights": torch.ones_like(ids, dtype=torch.float),
         "position_ids": torch.arange(104).repeat(2, 1),
         "attention_mask": torch.ones(2, 1, 104, 104, dtype=torch.bool).tril(),
-        "audio_values": torch.zeros(2, 1024, 128),
+        "input_features": torch.zeros(2, 1024, 128),
     }
     words = torch.full((2, 96), -100)
     assert torch.isfinite(objective(**inputs, words=words)["loss"])
