@@ -194,12 +194,14 @@ def clocked(taken: dict[str, float]) -> Iterator[None]:
     def rows(linear: nn.Linear, x: Tensor) -> str:
         return "linear layers of the encoder" if x.shape[-2] > 64 else "linear layers behind it"
 
+    def attending(query: Tensor, *_: Any) -> str:
+        return "attention of the encoder" if query.shape[-2] > 64 else "attention behind it"
+
     try:
         watch(products.Linear, "forward", rows)
         for module in (encoder, attention, tower):
             watch(module, "linear_gelu", rows)
-        watch(encoder, "attend", lambda *_: "attention of the encoder")
-        watch(attention, "attend", lambda *_: "attention behind it")
+        watch(attention, "attend", attending)
         watch(products.LayerNorm, "forward", lambda *_: "LayerNorm")
         watch(encoder.LinearPatches, "forward", lambda *_: "patches")
         yield
